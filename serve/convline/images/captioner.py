@@ -20,6 +20,7 @@ from convline.runtime.rows import Columns, Row
 from convline.runtime.session import open_session, translate_errors
 
 START, END = map(SPECIAL_WORDS.index, ("<start>", "<end>"))
+MOST_BEAMS = 16  # work and memory of a search grow with them
 PROBES = 8  # words through which parity and golden samples follow the LSTM
 STEP_INPUTS = ("word", "hidden", "cell")
 STEP_OUTPUTS = ("log_probabilities", "next_hidden", "next_cell")
@@ -64,6 +65,13 @@ def spoken(ids: Iterable[int]) -> tuple[int, ...]:
     return tuple(told)
 
 
+def search_options(beams: int) -> Options:
+    """Return the options of a search with so many beams; ValueError for too few or too many."""
+    if not 1 <= beams <= MOST_BEAMS:
+        raise ValueError(f"beams: expected 1 to {MOST_BEAMS}, got {beams}")
+    return Options(beams=beams)
+
+
 class Captioner(ImageModel[Caption]):
     """A captioner: an encoder of images, and a step for one more word, in one file.
 
@@ -80,17 +88,17 @@ class Captioner(ImageModel[Caption]):
     def caption(self, images: ImageLike | Iterable[ImageLike], beams: int = 3) -> list[Caption]:
         """Return the caption of each image. Images: see `run_many`.
 
-        beams: sentences that the search keeps after each word; 1 is greedy search.
+        beams: sentences that the search keeps after each word, 1 to MOST_BEAMS; 1 is greedy search.
         Raises InputError for the first image that cannot be read.
         """
-        return self._predict(images, Options(beams=beams))
+        return self._predict(images, search_options(beams))
 
     def predict_table(self, images: ImageLike | Iterable[ImageLike], beams: int = 3) -> list[Row]:
         """Return the rows of `infer images`, one per image in order; see `ImageModel`.
 
         The keys are path, caption, score, status, error.
         """
-        return self._table(images, Options(beams=beams))
+        return self._table(images, search_options(beams))
 
     @classmethod
     def own_columns(cls, options: Options) -> Columns:

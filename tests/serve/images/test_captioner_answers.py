@@ -10,7 +10,7 @@ import pytest
 import tiny
 import tiny_captioner
 from convline.errors import ModelFileError
-from convline.images.captioner import Captioner, probe_words
+from convline.images.captioner import MOST_BEAMS, Captioner, probe_words
 from convline.images.image_model import Options
 from convline.loading import load_file
 from convline.model_file.onnx_file import seal
@@ -70,8 +70,17 @@ def test_the_table_has_one_row_per_image(captioner: Path, tmp_path: Path) -> Non
     assert [row["status"] for row in rows] == ["ok", "ok", "error"]
     refused = infer("images", captioner, *paths, "--top-k", "2")
     assert refused.exit_code == 2 and "--top-k is for classification" in refused.stderr
-    refused = infer("images", captioner, *paths, "--beams", "17")
-    assert refused.exit_code == 2 and "1<=x<=16" in refused.stderr
+
+
+@pytest.mark.parametrize("beams", [0, MOST_BEAMS + 1])
+def test_beams_have_the_bounds_of_the_command(captioner: Path, beams: int) -> None:
+    """Python and `--beams` refuse the same numbers, before an image is read."""
+    model = load_captioner(captioner)
+    for answer in (model.caption, model.predict_table):
+        with pytest.raises(ValueError, match=f"beams: expected 1 to 16, got {beams}"):
+            answer("missing.png", beams=beams)
+    refused = infer("images", captioner, "missing.png", "--beams", str(beams))
+    assert refused.exit_code == 2 and f"1<=x<={MOST_BEAMS}" in refused.stderr
 
 
 def test_parity_and_golden_samples_follow_the_probe_words(captioner: Path) -> None:
