@@ -38,8 +38,8 @@ def data() -> Data:
     return Data(xs, ys, mean, scale, about)
 
 
-def network(image: str = "every") -> captioning.Captioner:
+def network(image: str = "every", frozen: bool = False) -> captioning.Captioner:
     """Return an untrained captioner for `data`, sixteen units wide; image: the steps that get it."""
-    net = {"width": 16, "maps": 16, "image": image}
+    net = {"width": 16, "maps": 16, "image": image, "frozen": frozen}
     recipe: Any = type("Recipe", (), {"arch": "captioner", "net": net})
     return captioning.assemble(recipe, data())

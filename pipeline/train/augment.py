@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.core.errors import StageError
 from pipeline.params import schema
 from pipeline.train import device
 from pipeline.train.distributed import own_rows, shared_generator
@@ -44,6 +45,9 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
     """
     if spec is None:
         return lambda batch, of=0: batch
+    if images.dtype == torch.float16:
+        what = "expected images, got the features of a frozen encoder, which are computed once"
+        raise StageError(f"train.augment: {what}; drop `augment`, or `frozen`")
     axes = {"horizontal": [3], "vertical": [2], "both": [3, 2]}
     steps = [mirror(dim) for dim in axes.get(spec.flip, [])]
     if spec.crop_pad:

@@ -83,24 +83,29 @@ def test_with_the_image_at_every_step_it_is_added_to_each_word():
 
 
 def test_a_place_is_where_the_map_is_large():
-    """One bright pixel: its maximum, and this times its column and row from -1 to 1."""
-    maps = torch.zeros(1, 1, 3, 5)
-    maps[0, 0, 2, 1] = 9
-    torch.testing.assert_close(
-        Places()(maps), torch.tensor([[9.0, -4.5, 9.0]]), rtol=1e-5, atol=1e-4
-    )
+    """One bright pixel: that it is there, and its column and row from -1 to 1; however bright, the
+    same; a thing that is nowhere has no place.
+    """
+    maps = torch.full((1, 3, 3, 5), -20.0)
+    maps[0, 0, 2, 1], maps[0, 1, 2, 1] = 9, 18
+    expected = torch.tensor([[1.0, 1, 0, -0.5, -0.5, 0, 1, 1, 0]])
+    torch.testing.assert_close(Places()(maps), expected, rtol=0, atol=1e-3)
 
 
 def test_start_weights_are_those_of_a_detector():
-    """Its features; its dense layers on the 5 x 5 cells around a position give the maps there."""
+    """Its features; its head on the 5 x 5 cells around a position gives the maps there: four of each
+    class, its logit less that of the ground.
+    """
     torch.manual_seed(3)
     detector = models.build("fasterrcnn", in_channels=1, size=(16, 24), classes=2, width=8)
-    net, x = models.build("captioner", **OPTIONS, maps=8).eval(), samples()
+    net, x = models.build("captioner", **OPTIONS, maps=8, kinds=2).eval(), samples()
     part = models.start_weights("captioner", detector.state_dict())
     assert {name.split(".")[0] for name in part} == {"features", "reader"}
     net.load_state_dict(net.state_dict() | part)
     maps = detector.eval().features(x)  # (N, 64, 4, 6)
-    expected = detector.head.hidden(F.pad(maps, (2, 2, 2, 2))[:, :, 2:7, 4:9])
+    logits = detector.head(F.pad(maps, (2, 2, 2, 2))[:, :, 2:7, 4:9])[0]  # (N, 1 + 2)
+    one, other = (logits[:, [k]] - logits[:, [0]] for k in (1, 2))
+    expected = torch.cat([one, other] * 4, 1)
     torch.testing.assert_close(net.reader(net.features(x))[:, :, 1, 2], expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,29 @@ from pipeline.train.batches import Batches, Split, image_batches
 
 HAS_ACCURACY = True
 NONE = -1  # in place of a word behind a caption's end
+CHUNK = 256  # images whose features are computed together
 
 
+@torch.no_grad()
 def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batches:
-    """Return images uint8 (N, C, H, W) and their R captions as word ids int64 (N, R, L)."""
-    return image_batches(source, split, on)
+    """Return images uint8 (N, C, H, W) and their R captions as word ids int64 (N, R, L).
+
+    In place of the images their features, float16 (N, C', H', W'), where the network leaves its own
+    as they are: computed once, not in each epoch, in which they are more than half of a step.
+    """
+    batches = image_batches(source, split, on)
+    if not net.net.frozen:
+        return batches
+    parts = batches.x.split(CHUNK)
+    features = torch.cat([net.net.features(net.standardise(part)).half() for part in parts])
+    return Batches(features, batches.y)
+
+
+def encode(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the LSTM's state after images, or after the features that `load_batches` gives."""
+    state: tuple[Tensor, Tensor]
+    state = net.net.read(x.float()) if x.dtype == torch.float16 else net.encode(x)
+    return state
 
 
 def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
@@ -29,7 +48,7 @@ def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     Each word is told the true ones before it, in evaluation too. The image is encoded once.
     """
     before = F.pad(y[..., :-1], (1, 0), value=START).clamp(min=0)  # (N, R, L)
-    hidden, cell = (part.repeat_interleave(y.shape[1], 0) for part in net.encode(x))
+    hidden, cell = (part.repeat_interleave(y.shape[1], 0) for part in encode(net, x))
     return net.net.follow(before.flatten(0, 1), hidden, cell).unflatten(0, y.shape[:2])
 
 
@@ -54,8 +73,7 @@ def sum_correct(outputs: Tensor, y: Tensor) -> Tensor:
 
 def statistics_forward(net: Any) -> Callable[[Tensor], object]:
     """Return the function from images to the state of the LSTM, which has no such layers."""
-    encode: Callable[[Tensor], object] = net.encode
-    return encode
+    return partial(encode, net)
 
 
 def finish(net: Any, source: Data, validation: Split) -> None:

@@ -41,8 +41,10 @@ def test_scenes_follow_from_the_seed() -> None:
 
 
 def test_splits_of_scenes_share_no_digit_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digits that each split draws from are, together, all 1,797 of them, each once."""
-    given = {}
+    """The digits that each split draws from are, together, all 1,797 of them, each once; and they
+    are those of that split for another seed, too.
+    """
+    given: dict[bytes, np.ndarray] = {}
     real = annotated_sources.make_scene
 
     def recorded(rng: Any, images: np.ndarray, *rest: Any) -> Any:
@@ -51,6 +53,7 @@ def test_splits_of_scenes_share_no_digit_image(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(annotated_sources, "make_scene", recorded)
     scenes_of()
+    scenes_of(seed=1)
     everything = [s for part in digits(DigitsSet(source="digits"))[0].values() for s in part]
     assert [len(images) for images in given.values()] == [1137, 300, 360]
     drawn = sorted(image.tobytes() for images in given.values() for image in images)

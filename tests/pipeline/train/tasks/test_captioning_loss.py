@@ -11,6 +11,9 @@ import torch
 from captions import data, network
 from torch import Tensor
 
+from pipeline.core.errors import StageError
+from pipeline.params.schema import Augment
+from pipeline.train import augment
 from pipeline.train.tasks import captioning
 
 PLAIN: Any = SimpleNamespace(label_smoothing=0.0)
@@ -18,7 +21,7 @@ PLAIN: Any = SimpleNamespace(label_smoothing=0.0)
 
 def batch(count: int) -> tuple[Tensor, Tensor]:
     source = data()
-    part = captioning.load_batches(source, "train", None, torch.device("cpu"))
+    part = captioning.load_batches(source, "train", network(), torch.device("cpu"))
     return part.x[:count], part.y[:count]
 
 
@@ -57,6 +60,23 @@ def test_no_word_sees_itself_or_a_later_one() -> None:
     y[:, 0, 2] = 2
     changed = (captioning.forward(net, x, y, PLAIN) != before).any(3)
     assert not changed[:, 1].any() and changed[:, 0, 3:].all() and not changed[:, 0, :3].any()
+
+
+def test_frozen_features_are_computed_once() -> None:
+    """The same words follow the features of `load_batches` as the images, without the layers that
+    made them; images cannot be augmented any more.
+    """
+    torch.manual_seed(0)
+    net, (images, y) = network(frozen=True), batch(8)
+    features = captioning.load_batches(data(), "train", net, torch.device("cpu")).x
+    assert features.shape == (48, 64, 4, 4) and features.dtype == torch.float16
+    expected = captioning.forward(net, images, y, PLAIN)
+    net.net.features = torch.nn.Identity()
+    found = captioning.forward(net, features[:8], y, PLAIN)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    with pytest.raises(StageError, match=r"train.augment: expected images.*; drop `augment`"):
+        augment.build(Augment(flip="horizontal"), features)
 
 
 def test_a_short_training_learns_the_captions() -> None:
