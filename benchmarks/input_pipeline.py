@@ -90,11 +90,8 @@ def steps_of(
 
     def with_pipeline() -> float:
         chosen = next(rows)
-        return float(
-            loop.optimizer_step(recipe, net, optimizer, change(images.x[chosen]), images.y[chosen])[
-                0
-            ]
-        )
+        changed, classes = change(images.x[chosen], images.y[chosen])
+        return float(loop.optimizer_step(recipe, net, optimizer, changed, classes)[0])
 
     return lambda: float(loop.optimizer_step(recipe, net, optimizer, x, y)[0]), with_pipeline
 

@@ -276,17 +276,18 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
         raise ParamsError(f"{place}.data.fit: {what}")
     if isinstance(data, ImageData):
         check_layout(place, recipe, data)
-    own = {  # keys that one task alone has
-        "train.augment": ("classification", train.augment),
-        "train.balance": ("segmentation", train.balance),
-        "head": ("classification", recipe.head),
-        "saliency": ("classification", recipe.saliency),
-        "synthesis": ("classification", recipe.synthesis),
-        "streaming": ("forecasting", recipe.streaming),
+    own = {  # keys that some tasks alone have
+        "train.augment": (["classification", "segmentation"], train.augment),
+        "train.balance": (["segmentation"], train.balance),
+        "head": (["classification"], recipe.head),
+        "saliency": (["classification"], recipe.saliency),
+        "synthesis": (["classification"], recipe.synthesis),
+        "streaming": (["forecasting"], recipe.streaming),
     }
-    for key, (owner, value) in own.items():
-        if value and task != owner:
-            raise ParamsError(f"{place}.{key}: it is for {owner}, not for {task}; leave it out")
+    for key, (owners, value) in own.items():
+        if value and task not in owners:
+            whose = " and ".join(owners)
+            raise ParamsError(f"{place}.{key}: it is for {whose}, not for {task}; leave it out")
     if recipe.saliency and recipe.on_features:
         raise ParamsError(f"{place}.saliency: a head on features has no gradients; leave it out")
 

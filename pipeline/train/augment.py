@@ -1,5 +1,7 @@
 """Augmentation: turn, move, scale and mirror each image of a batch, and change its colour.
 
+Masks move with their images; what comes from outside of an image is VOID in them.
+
 Random numbers are drawn for each image, a batch at a time, and pixels move in one `grid_sample`:
 torchvision's transforms draw once per call, and a call per image costs LeNet-5 more than its own
 step. Each of several processes draws for the whole batch and keeps its rows' numbers, so that an
@@ -10,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from convline.metrics.segmentation import VOID
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,8 +24,9 @@ from pipeline.params import schema
 from pipeline.train import device
 from pipeline.train.distributed import own_rows, shared_generator
 
-# Of uint8 images (N, C, H, W), and the rows of the batch of which they are one process's part.
-Augment = Callable[..., Tensor]
+# Of uint8 images (N, C, H, W), their targets, and the rows of the batch of which they are one
+# process's part.
+Augment = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,24 @@ class Step:
 
     draw: of N images to float32 (k, N) on the CPU, so that every device gets equal numbers.
     change: of a batch and its numbers, both on the batch's device.
+    follow: of its masks, uint8 (N, 1, H, W), and the same numbers; None where no pixel moves.
     """
 
     draw: Callable[[int], Tensor]
     change: Callable[[Tensor, Tensor], Tensor]
+    follow: Callable[[Tensor, Tensor], Tensor] | None
 
 
 def build(spec: schema.Augment | None, images: Tensor) -> Augment:
-    """Return a function that augments uint8 batches (N, C, H, W).
+    """Return a function that augments uint8 batches (N, C, H, W) with their targets.
 
-    It returns uint8 where pixels are only moved, float32 in 0..255 where they are interpolated or
-    coloured. images: the training images (N, C, H, W). The random numbers of all steps go to the
-    device in one copy, for which nothing waits.
+    Targets are classes (N,), which stay, or masks uint8 (N, H, W). It returns images in uint8 where
+    pixels are only moved, float32 in 0..255 where they are interpolated or coloured. images: the
+    training images (N, C, H, W). The random numbers of all steps go to the device in one copy, for
+    which nothing waits.
     """
     if spec is None:
-        return lambda batch, of=0: batch
+        return lambda batch, y, of=0: (batch, y)
     if images.dtype == torch.float16:
         what = "expected images, got the features of a frozen encoder, which are computed once"
         raise StageError(f"train.augment: {what}; drop `augment`, or `frozen`")
@@ -57,15 +65,17 @@ def build(spec: schema.Augment | None, images: Tensor) -> Augment:
     if spec.colour:
         steps.append(pca_colour(images, spec.colour))
     if not steps:
-        return lambda batch, of=0: batch
+        return lambda batch, y, of=0: (batch, y)
 
-    def augment(batch: Tensor, of: int = 0) -> Tensor:
+    def augment(batch: Tensor, y: Tensor, of: int = 0) -> tuple[Tensor, Tensor]:
         drawn = [step.draw(of or len(batch)) for step in steps]
         own = own_rows(torch.cat(drawn).T).T.contiguous()  # (sum of k, N): a column for each image
         numbers = device.send(own, batch.device).split([len(rows) for rows in drawn])
         for step, part in zip(steps, numbers, strict=True):
             batch = step.change(batch, part)
-        return batch
+            if step.follow and y.dim() == 3:
+                y = step.follow(y.unsqueeze(1), part).squeeze(1)
+        return batch, y
 
     return augment
 
@@ -81,7 +91,7 @@ def mirror(dim: int) -> Step:
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         return torch.where(numbers.reshape(-1, 1, 1, 1) < 0.5, batch.flip(dim), batch)
 
-    return Step(lambda images: uniform(0, 1, images), change)
+    return Step(lambda images: uniform(0, 1, images), change, change)
 
 
 def crop(border: int) -> Step:
@@ -93,14 +103,14 @@ def crop(border: int) -> Step:
     def draw(images: int) -> Tensor:
         return torch.randint(2 * border + 1, (2, images), generator=shared_generator()).float()
 
-    def change(batch: Tensor, numbers: Tensor) -> Tensor:
+    def change(batch: Tensor, numbers: Tensor, outside: int = 0) -> Tensor:
         height, width = batch.shape[2:]
-        padded = F.pad(batch, [border] * 4)
+        padded = F.pad(batch, [border] * 4, value=outside)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2b + 1, 2b + 1, H, W)
         top, left = numbers.long()
         return windows[torch.arange(len(batch), device=batch.device), :, top, left]
 
-    return Step(draw, change)
+    return Step(draw, change, partial(change, outside=VOID))
 
 
 def affine(degrees: float, shift: float, least: float, most: float) -> Step:
@@ -114,7 +124,8 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
     def draw(images: int) -> Tensor:
         return torch.cat([uniform(*span, images) for span in ranges])
 
-    def change(batch: Tensor, numbers: Tensor) -> Tensor:
+    def sources(batch: Tensor, numbers: Tensor) -> Tensor:
+        """Return where each pixel of the result is in the batch, (N, H, W, 2)."""
         height, width = batch.shape[2:]
         turn, zoom, *shares = numbers
         angle = torch.deg2rad(turn)
@@ -125,10 +136,18 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)
         y = (-sin * width / height, cos, 2 * (sin * right - cos * down) / height)
         source = torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1)  # (N, 2, 3)
-        grid = F.affine_grid(source, list(batch.shape), align_corners=False)
-        return F.grid_sample(batch.float(), grid, align_corners=False)
+        return F.affine_grid(source, list(batch.shape), align_corners=False)
 
-    return Step(draw, change)
+    def change(batch: Tensor, numbers: Tensor) -> Tensor:
+        return F.grid_sample(batch.float(), sources(batch, numbers), align_corners=False)
+
+    def follow(masks: Tensor, numbers: Tensor) -> Tensor:
+        inside = masks.float() - VOID  # so that the 0 outside is VOID
+        grid = sources(masks, numbers)
+        moved = F.grid_sample(inside, grid, mode="nearest", align_corners=False)
+        return (moved + VOID).to(masks.dtype)
+
+    return Step(draw, change, follow)
 
 
 def pca_colour(images: Tensor, sigma: float) -> Step:
@@ -157,4 +176,4 @@ def pca_colour(images: Tensor, sigma: float) -> Step:
         drawn = sigma * numbers.T.contiguous()  # (N, C)
         return (batch.float() + (drawn @ basis.T)[:, :, None, None]).clamp(0, 255)
 
-    return Step(draw, change)
+    return Step(draw, change, None)

@@ -247,7 +247,7 @@ def take_steps(
             distributed.seed_epoch(seed, i)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        x = change(x, len(order[i]))
+        x, y = change(x, y, len(order[i]))
         weight = len(x) * distributed.size() / len(order[i])
         sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
     return sums

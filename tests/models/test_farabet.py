@@ -16,7 +16,8 @@ def small(seed=0, **options):
     return farabet.Farabet(**SMALL | options).eval()
 
 
-def test_local_normalization_against_its_formula():
+@pytest.mark.parametrize("training", [False, True])  # by pools, by products
+def test_local_normalization_against_its_formula(training):
     """Jarrett et al. 2009, section 2.1, with a square window cut at the border: numpy, by pixel."""
     x = torch.randn(1, 2, 20, 17) * torch.linspace(0, 3, 17)
     around = [
@@ -26,7 +27,8 @@ def test_local_normalization_against_its_formula():
     def mean(channel):
         return np.array([[channel[window].mean() for window in row] for row in around])
 
-    for channel, got in zip(x[0].double().numpy(), farabet.LocalNormalization()(x)[0], strict=True):
+    normalized = farabet.LocalNormalization().train(training)(x)[0]
+    for channel, got in zip(x[0].double().numpy(), normalized, strict=True):
         centred = channel - mean(channel)
         deviation = np.sqrt(mean(centred**2))
         expected = centred / np.maximum(deviation, deviation.mean())

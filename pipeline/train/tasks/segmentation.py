@@ -35,12 +35,13 @@ def objective(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     every pixel weighs alike, with 1 every class. Farabet et al. 2013, section 5, draw pixels by
     their natural frequency or each class equally often ("balanced"); these are the expectations.
     """
-    # As rows: cross-entropy of maps has no deterministic kernel on a GPU.
-    logits, labels = outputs.movedim(1, 3).flatten(0, 2), y.flatten().long()
+    # The softmax of maps takes a third of the time of rows; their likelihood, as rows, since that
+    # of maps has no deterministic kernel on a GPU.
+    logs, labels = outputs.log_softmax(1).movedim(1, 3).flatten(0, 2), y.flatten().long()
     classes = torch.arange(outputs.shape[1], device=y.device)
-    counts = (labels[:, None] == classes).sum(0)
-    weights = counts.clamp(min=1).to(logits.dtype) ** -train.balance
-    total = F.cross_entropy(logits, labels, weights, ignore_index=VOID, reduction="sum")
+    counts = (labels == classes[:, None]).sum(1)
+    weights = counts.clamp(min=1).to(logs.dtype) ** -train.balance
+    total = F.nll_loss(logs, labels, weights, ignore_index=VOID, reduction="sum")
     return total / (weights * counts).sum().clamp(min=1e-30)
 
 
@@ -50,7 +51,7 @@ training_loss = objective
 def sum_correct(outputs: Tensor, y: Tensor) -> Tensor:
     """Return the sum over images of the share of pixels that are right, of those not VOID."""
     known = y != VOID
-    right = (outputs.argmax(1) == y) & known
+    right = (outputs.max(1).indices == y) & known  # argmax(1) takes four times as long on a CPU
     return (right.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()
 
 

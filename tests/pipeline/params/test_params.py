@@ -219,7 +219,7 @@ MISTAKES = [
     (
         (*WAVE, "train", "augment"),
         {"rotate": 3},
-        "models.wave.train.augment: it is for classification, not for forecasting; leave it out",
+        "models.wave.train.augment: it is for classification and segmentation, not for forecasting; leave it out",
     ),
     # in a `full:` block, although the size is small; in a study's last setting
     (

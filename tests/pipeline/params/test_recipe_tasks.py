@@ -69,7 +69,7 @@ MISMATCHES: list[tuple[Any, dict[str, Any], str]] = [
     (
         CAPTION,
         {"train": {"augment": {"rotate": 5}}},
-        "train.augment: it is for classification, not for captioning; leave it out",
+        "train.augment: it is for classification and segmentation, not for captioning; leave it out",
     ),
     (LABEL, {"saliency": True}, "saliency: it is for classification, not for segmentation; leave"),
     (LABEL, {"synthesis": True}, "synthesis: it is for classification, not for segmentation"),

@@ -2,11 +2,13 @@
 independently.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from convline.metrics.segmentation import VOID
 
 from pipeline.params.schema import Augment
 from pipeline.train import augment
@@ -14,9 +16,18 @@ from pipeline.train import augment
 pytestmark = pytest.mark.slow  # the first import of torchvision takes 4-10 s
 
 
-def build(images: torch.Tensor, **options: Any) -> augment.Augment:
+def build(images: torch.Tensor, **options: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what augments images; their classes stay as they are."""
     torch.manual_seed(0)
-    return augment.build(Augment(**options), images)
+    change = augment.build(Augment(**options), images)
+
+    def augmented(batch: torch.Tensor) -> torch.Tensor:
+        classes = torch.arange(len(batch))
+        after, y = change(batch, classes)
+        assert y is classes
+        return after
+
+    return augmented
 
 
 @pytest.fixture
@@ -27,7 +38,8 @@ def images() -> torch.Tensor:
 
 
 def test_no_augmentation_changes_nothing(images: torch.Tensor) -> None:
-    assert augment.build(None, images)(images) is images
+    classes = torch.arange(12)
+    assert augment.build(None, images)(images, classes) == (images, classes)
     assert torch.equal(build(images)(images), images)
 
 
@@ -158,3 +170,38 @@ def test_equal_seeds_give_equal_augmentations(images: torch.Tensor) -> None:
     assert not torch.equal(first, change(images))
     torch.manual_seed(3)
     assert torch.equal(first, change(images))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"flip": "both"}, {"crop_pad": 3}, {"shift": 0.3}, {"rotate": 60}, {"zoom": [0.5, 2.0]}],
+    ids=str,
+)
+def test_a_mask_moves_with_its_image(options: dict[str, Any]) -> None:
+    """Images are masks drawn in grey levels, ground 100 and ink 200: a moved mask is the level of
+    its moved image, and VOID where that is 0, outside. Turned or scaled, grey levels mix at edges.
+    """
+    y = torch.zeros(40, 12, 16, dtype=torch.uint8)
+    y[:, 2:8, 3:12] = 1
+    x = (100 + 100 * y)[:, None].expand(-1, 3, -1, -1)
+    torch.manual_seed(0)
+    after, masks = augment.build(Augment(**options), x)(x, y)
+    assert masks.dtype == torch.uint8 and masks.shape == y.shape and not torch.equal(masks, y)
+    level = (after[:, 0].float() / 100).round()
+    agree = (torch.where(masks == VOID, 0, masks + 1) == level).float().mean((1, 2))
+    mixed = bool({"rotate", "zoom"} & options.keys())
+    assert agree.min() > 0.9 if mixed else agree.min() == 1
+    assert (masks == VOID).any() != ("flip" in options)
+
+
+def test_what_is_void_stays_void() -> None:
+    y = torch.full((8, 6, 6), VOID, dtype=torch.uint8)
+    x = torch.zeros(8, 3, 6, 6, dtype=torch.uint8)
+    change = augment.build(Augment(rotate=20, zoom=(0.8, 1.2), flip="both", crop_pad=1), x)
+    assert torch.equal(change(x, y)[1], y)
+
+
+def test_a_mask_keeps_its_classes_where_colours_change(images: torch.Tensor) -> None:
+    y = torch.randint(0, 5, (12, 8, 6), dtype=torch.uint8)
+    after, masks = augment.build(Augment(colour=1.0), images)(images, y)
+    assert masks is y and not torch.equal(after, images)
