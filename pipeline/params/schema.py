@@ -611,7 +611,9 @@ class Train(Part):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile; auto: on a GPU where it pays"
     )
-    augment: Augment | None = Field(None, description="random changes of training images")
+    augment: Augment | None = Field(
+        None, description="random changes of training images; masks move with them"
+    )
     snapshots: list[int] = Field([], description="epochs whose weights are kept for the report")
     seed: Seed = Field(1, description="seed of weights, order, dropout and augmentation")
 
