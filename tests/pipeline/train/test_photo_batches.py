@@ -17,12 +17,13 @@ import photos
 import pytest
 import torch
 from convline.model_file.document import ImageRule
-from recipes import IMAGE_RECIPE
+from recipes import IMAGE_RECIPE, ROOT
 from torch import Tensor
 
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.data.dataset import Data
 from pipeline.data.shards import ShardIndex
+from pipeline.params import load as params
 from pipeline.params.schema import EntryRecipe
 from pipeline.train import batches, checkpoint, distributed, loop, photo_batches
 
@@ -264,6 +265,16 @@ def test_workers_are_not_part_of_a_checkpoint_s_name(recipe: EntryRecipe, source
         for n in (0, 3, "auto")
     }
     assert len(names) == 1
+
+
+@pytest.mark.parametrize(("line", "expected"), [("", "auto"), ("workers: 3\n", 3)])
+def test_workers_reach_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: int | str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "params.yaml").write_text(line + (ROOT / "params.yaml").read_text())
+    laid = params.lay_out(params.load(tmp_path / "params.yaml"), "lenet5-digits")["train"]
+    assert laid["workers"] == expected
 
 
 def test_automatic_workers_share_the_cores(
