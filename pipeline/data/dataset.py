@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pipeline.data.shards import ShardIndex
 SPLITS = ("train", "validation", "test")
 RAW_WINDOWS = 50
 SAMPLE = 512  # training images in memory where the split is in shards
+HASHED = 2**14  # images or rows that are hashed at a time
+PIECE = 2**20  # rows of a series that are worked on at a time
 
 
 @dataclass
@@ -71,20 +73,31 @@ class Data:
 
     def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return all windows of a split in raw units: history (M, T, D), target (M, S, targets)."""
-        given = self.samples(split, stride)
-        return given[0], given[-1]
+        context = self.about["input"]["context"]
+        both = self.places(split, stride).cut(self.x[split])
+        return both[:, :context], both[:, context:, : self.targets]
 
     def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
         """Return all windows as (history, target) or (history, calendar, target), float32.
 
         history (M, T, D), calendar (M, T + S, F) of history and horizon, target (M, S, targets).
         """
-        context, horizon = self.about["input"]["context"], self.about["forecast"]["horizon"]
-        rows = window_rows(self.y[split], context + horizon, stride)
-        both = self.x[split][rows].astype(np.float32)  # (M, T + S, D)
+        history, target = self.windows(split, stride)
+        calendar = self.calendar(split)
+        known = () if calendar is None else (self.places(split, stride).cut(calendar),)
+        return history, *known, target
+
+    def places(self, split: str, stride: int) -> Places:
+        """Return where the windows of a split are."""
+        length = self.about["input"]["context"] + self.about["forecast"]["horizon"]
+        return Places.of(self.y[split], length, stride)
+
+    def calendar(self, split: str) -> np.ndarray | None:
+        """Return the calendar of a split's rows float32 (rows, F), None without one."""
         names = self.about["input"].get("calendar")
-        known = (encode_calendar(self.times[split], names)[rows],) if names else ()
-        return both[:, :context], *known, both[:, context:, : self.targets]
+        if not names:
+            return None
+        return np.concatenate([encode_calendar(part, names) for part in pieces(self.times[split])])
 
     def served(self, split: str) -> np.ndarray:
         """Return the split as the served graph takes it: uint8 (N, H, W, C), or raw history float32
@@ -104,10 +117,51 @@ class Data:
         return self.served("train" if self.has_images else "validation")[:1]
 
 
-def window_rows(starts: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """Return the row numbers (M, length) of all windows that lie within one series."""
-    firsts = [np.arange(a, b - length + 1, stride) for a, b in itertools.pairwise(starts)]
-    return np.concatenate(firsts)[:, None] + np.arange(length)
+@dataclass(frozen=True)
+class Places:
+    """Where windows of `length` rows are that lie within one series, by their number from 0.
+
+    Nothing is stored for a window: number k begins at row `stride * k + shifts[s]`, where s is the
+    series with `ends[s - 1] <= k < ends[s]`; both int64 (series,).
+    """
+
+    ends: np.ndarray
+    shifts: np.ndarray
+    length: int
+    stride: int
+
+    @classmethod
+    def of(cls, starts: np.ndarray, length: int, stride: int) -> Places:
+        """starts (series + 1,): the first row of each series and the end."""
+        counts = np.maximum((np.diff(starts) - length) // stride + 1, 0)
+        ends = counts.cumsum()
+        return cls(ends, starts[:-1] - stride * (ends - counts), length, stride)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def first_rows(self, windows: np.ndarray) -> np.ndarray:
+        """Return the row where each of the windows (M,) begins."""
+        series = np.searchsorted(self.ends, windows, side="right")
+        return np.asarray(self.stride * windows + self.shifts[series])
+
+    def rows(self, windows: np.ndarray) -> np.ndarray:
+        """Return the rows of windows (M,) as int64 (M, length)."""
+        return self.first_rows(windows)[:, None] + np.arange(self.length)
+
+    def cut(self, rows: np.ndarray) -> np.ndarray:
+        """Return all windows of rows (R, C) as float32 (M, length, C)."""
+        first = self.first_rows(np.arange(len(self)))
+        laid = np.empty((len(first), self.length, rows.shape[1]), np.float32)
+        for step in range(self.length):  # an index of all windows' rows would need twice as much
+            laid[:, step] = rows[first + step]
+        return laid
+
+
+def pieces(rows: np.ndarray, length: int = PIECE) -> Iterator[np.ndarray]:
+    """Yield successive parts of an array, at least one."""
+    for first in range(0, max(len(rows), 1), length):
+        yield rows[first : first + length]
 
 
 def spread(n: int, at_most: int) -> np.ndarray:
@@ -121,7 +175,8 @@ def content_hash(*groups: dict[str, np.ndarray]) -> str:
     for group in groups:
         for split in SPLITS:
             total.update(f"{split} {group[split].shape} {group[split].dtype}".encode())
-            total.update(np.ascontiguousarray(group[split]).tobytes())
+            for part in pieces(group[split], HASHED):
+                total.update(np.ascontiguousarray(part).tobytes())
     return total.hexdigest()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from convline.model_file.document import Step
+from convline.timeseries.pieces import is_long, open_pieces
 from convline.timeseries.raw_table import parse_number
-from convline.timeseries.series import Series, build_table, open_file, read_csv
+from convline.timeseries.series import Series, build_table, choose_columns, open_file, read_csv
 from convline.timeseries.timestamps import parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
+from pipeline.data.long_series import read_long
 from pipeline.params.schema import AnySeriesSet, CsvSet, SeriesData, StatsmodelsSet, WavesSet
 
 # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
@@ -85,7 +88,9 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     path = located(spec.path)
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
-    file = open_file(path, keys=[name for name in (spec.time, spec.id, "ds", "unique_id") if name])
+    keys = [name for name in (spec.time, spec.id, "ds", "unique_id") if name]
+    parts = open_pieces(path, keys) if is_long(path) else iter([open_file(path, keys=keys)])
+    file = next(parts)
     require_header(path, file.header)
     names = {
         key: given if given or habit not in file.header else habit
@@ -93,7 +98,13 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     }
     if names["time"] is None:
         refuse_times_as_values(path, file, spec.columns)
-    return build_table(file, columns=spec.columns, **names, gaps=spec.gaps), names
+    if not is_long(path):
+        table = build_table(
+            file, columns=spec.columns, time=names["time"], id=names["id"], gaps=spec.gaps
+        )
+        return table, names
+    columns = choose_columns(file, spec.columns, [name for name in names.values() if name])
+    return read_long(chain([file], parts), columns, **names, gaps=spec.gaps), names
 
 
 def require_header(path: Path, header: list[str]) -> None:

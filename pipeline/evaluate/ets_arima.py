@@ -18,6 +18,7 @@ from pipeline.data.dataset import Data
 
 FIT_ROWS = 1000  # the newest rows of training; fitting takes longer the more there are
 MAX_COLUMNS = 4  # series times columns: each takes some seconds to fit
+MAX_ROWS = 200_000  # of validation and test: every state behind training is kept
 TRENDS = ((None, False), ("add", False), ("add", True))  # of ETS: trend, and whether it is damped
 ORDERS = ((3, 0, 0), (9, 0, 0), (1, 1, 1), (2, 1, 2))  # of ARIMA
 
@@ -31,8 +32,10 @@ def baseline_forecasts(source: Data) -> Iterator[tuple[str, np.ndarray, list[str
     """Yield name, forecasts (M, S, D) for the test windows, and the chosen form of each column.
 
     There are none where the splits do not continue the same series, where there are more than
-    MAX_COLUMNS columns, or where no form can be fitted.
+    MAX_COLUMNS columns or more than MAX_ROWS rows behind training, or where no form can be fitted.
     """
+    if len(source.x["validation"]) + len(source.x["test"]) > MAX_ROWS:
+        return
     series = join_splits(source.x, source.y, source.about["input"]["context"])
     if series is None or len(series) * series[0].shape[1] > MAX_COLUMNS:
         return

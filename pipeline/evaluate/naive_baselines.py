@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.data.dataset import Data
+from pipeline.data.dataset import PIECE, Data, Places, pieces
+
+FITTED = 100_000  # windows, or rows, at most to which a baseline is fitted: then every so many
 
 
 def baseline_forecasts(
@@ -23,7 +25,8 @@ def baseline_forecasts(
     yield "seasonal naive", seasonal_naive(history, horizon, source.about["season"])
     coefficients = fit_autoregression(source.x["train"], source.y["train"], order=4)
     yield "AR(4)", autoregression(history, horizon, coefficients)
-    weights = fit_linear(*source.windows("train"))
+    windows = len(source.places("train", 1))
+    weights = fit_linear(*source.windows("train", -(-windows // FITTED)))
     yield "linear window", linear(history, horizon, weights)
 
 
@@ -40,9 +43,12 @@ def seasonal_naive(history: np.ndarray, horizon: int, season: int) -> np.ndarray
 def fit_autoregression(x: np.ndarray, starts: np.ndarray, order: int) -> np.ndarray:
     """Return least-squares coefficients (order + 1, D): the newest lag first, the constant last.
 
-    One fit for each column over all segments of x (rows, D); segment k begins at row `starts[k]`.
+    One fit for each column over all segments of x (rows, D), of FITTED rows at most; segment k
+    begins at row `starts[k]`.
     """
-    rows = np.concatenate([np.arange(a + order, b) for a, b in itertools.pairwise(starts)])
+    count = len(Places.of(starts, order + 1, 1))
+    places = Places.of(starts, order + 1, -(-count // FITTED))
+    rows = places.first_rows(np.arange(len(places))) + order
     columns = []
     for column in x.T:
         lags = [column[rows - k] for k in range(1, order + 1)]
@@ -96,7 +102,13 @@ def mase_scale(x: np.ndarray, starts: np.ndarray, season: int) -> np.ndarray:
     Hyndman & Koehler 2006, "Another look at measures of forecast accuracy", section 3 (seasonal
     form).
     """
-    changes = [
-        np.abs(x[a + season : b] - x[a : max(a, b - season)]) for a, b in itertools.pairwise(starts)
-    ]
-    return np.asarray(np.concatenate(changes).mean(0))
+    total: np.ndarray | float = 0.0
+    count, held = 0, []
+    for a, b in itertools.pairwise(starts):
+        both = pieces(x[a + season : b]), pieces(x[a : max(a, b - season)])
+        for later, before in zip(*both, strict=True):
+            held.append(np.abs(later - before))
+            count += len(later)
+            if sum(map(len, held)) >= PIECE:
+                total, held = total + np.concatenate(held).sum(0), []
+    return np.asarray((total + np.concatenate([*held, x[:0]]).sum(0)) / count)

@@ -474,6 +474,9 @@ class SeriesBlock(Part):
     )
     stride: Positive = Field(1, description="rows between windows of validation and test")
     train_stride: Positive = Field(1, description="rows between windows of training")
+    windows_per_epoch: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="training windows of an epoch, others each time, spread evenly; null: all"
+    )
     targets: Names | None = Field(
         None, description="columns to forecast; the others are read alone; null: all"
     )

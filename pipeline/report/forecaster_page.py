@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.dataset import spread, window_rows
+from pipeline.data.dataset import Places, spread
 from pipeline.plots import forecasts
 from pipeline.plots.style import format_number
 from pipeline.plots.window_times import WindowTimes
@@ -84,13 +84,13 @@ def window_times(entry: Entry) -> WindowTimes | None:
     if times is None or bounds is None or predictions is None:
         return None
     given, horizon = about["input"], about["forecast"]["horizon"]
-    length = given["context"] + horizon
-    rows = window_rows(bounds, length, about["stride"])
+    places = Places.of(bounds, given["context"] + horizon, about["stride"])
+    first = places.first_rows(np.arange(len(places)))
     return WindowTimes(
         split=np.asarray(times),
-        windows=times[rows[predictions["rows"]]],
-        cutoffs=times[rows[:, given["context"] - 1]],
-        series=np.searchsorted(bounds, rows[:, 0], side="right") - 1,
+        windows=times[places.rows(predictions["rows"])],
+        cutoffs=times[first + given["context"] - 1],
+        series=np.searchsorted(bounds, first, side="right") - 1,
         name=given["time"] or "row",
         offset="Z" if given.get("offset") == "utc" else "",
     )

@@ -15,7 +15,7 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import Training
 from pipeline.train import loop
-from pipeline.train.batches import Batches
+from pipeline.train.batches import Batches, TrainingSplit
 from pipeline.train.checkpoint import State, mean_gradients
 from pipeline.train.losses import weight_tensors
 
@@ -43,7 +43,7 @@ def accuracy(run: Run, split: str = "test") -> float:
     return loop.evaluate(run.recipe, run.net, batches(run, split))[1]
 
 
-def batches(run: Run, split: str) -> Batches:
+def batches(run: Run, split: str) -> TrainingSplit:
     """Return a split on the network's device."""
     return loop.load_batches(run.source, split, run.net, run.net.mean.device)
 
@@ -71,6 +71,7 @@ def accuracy_on_old_classes(run: Run) -> float:
         cure = "give each setting one with `needs:`"
         raise StageError(f"study: accuracy on old classes needs a backbone; {cure}")
     test, labels = batches(run, "test"), run.source.about["labels"]
+    assert isinstance(test, Batches)
     old = [labels.index(name) for name in run.old_classes]
     of_old = torch.isin(test.y, torch.tensor(old, device=test.y.device))
     return loop.evaluate(run.recipe, run.net, Batches(test.x[of_old], test.y[of_old]))[1]
@@ -130,8 +131,8 @@ def gradients_at_start(run: Run) -> dict[str, float]:
     torch.manual_seed(settings.seed)
     net = network.build(run.recipe, run.source)
     batch = loop.load_batches(run.source, "train", net, torch.device("cpu"))
-    rows = torch.randperm(len(batch.x))[: settings.batch]
-    loss = loop.loss_and_outputs(run.recipe, net.train(), batch.x[rows], batch.y[rows])[0]
+    ((x, y),) = batch.read([torch.randperm(len(batch))[: settings.batch]], None)
+    loss = loop.loss_and_outputs(run.recipe, net.train(), x, y)[0]
     loss.backward()
     return mean_gradients(net)
 
@@ -158,8 +159,8 @@ def first_windows(source: dataset.Data, steps: int) -> tuple[np.ndarray, np.ndar
     if (shortest := int(np.diff(starts).min())) < context + steps:
         what = f"the test series have {shortest} samples, {context + steps} are needed"
         raise StageError(f"study: {what}; set a longer `length:`")
-    rows = dataset.window_rows(starts, context + steps, stride=10**9)
-    windows = source.x["test"][rows]
+    places = dataset.Places.of(starts, context + steps, stride=10**9)
+    windows = source.x["test"][places.rows(np.arange(len(places)))]
     return windows[:, :context], windows[:, context:]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import Data
+from pipeline.data.dataset import Data, Places
 from pipeline.train import device
 from pipeline.train.distributed import own_rows, shared_generator
 
@@ -61,8 +61,7 @@ class TrainingSplit(Split, Protocol):
 class Batches:
     """A split on the device, with the network's inputs and the loss's targets.
 
-    Images: x uint8 (N, C, H, W), y as `Data.y` has it. Series: x standardised (M, T, D), with a
-    calendar (M, T + S, D + F); y standardised (M, S, targets).
+    Images: x uint8 (N, C, H, W), y as `Data.y` has it.
     """
 
     x: Tensor
@@ -92,3 +91,75 @@ def image_batches(source: Data, split: str, on: torch.device) -> Batches:
     """Return a split of images and their targets on the device."""
     images = torch.from_numpy(np.array(source.x[split])).permute(0, 3, 1, 2).contiguous()
     return Batches(images.to(on), torch.from_numpy(np.array(source.y[split])).to(on))
+
+
+class WindowBatches:
+    """A split of series on the device; its windows are cut from the rows batch by batch.
+
+    Inputs are standardised (M, T, D), or with a calendar (M, T + S, D + F), where the D columns are
+    0 in the last S rows; targets (M, S, targets) are the first columns of the last S rows.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        places: Places,
+        context: int,
+        columns: int,
+        targets: int,
+        drawn: int | None = None,
+    ):
+        """rows: (R, D + F). columns: D. drawn: the windows of an epoch, None for all."""
+        self.rows, self.stride, self.count, self.device = (
+            rows,
+            places.stride,
+            len(places),
+            rows.device,
+        )
+        self.context, self.columns, self.targets = context, columns, targets
+        self.drawn = min(drawn or self.count, self.count)
+        ends, shifts = (torch.from_numpy(one) for one in (places.ends, places.shifts))
+        self.ends, self.shifts = ends.to(self.device), shifts.to(self.device)
+        self.steps = torch.arange(places.length, device=self.device)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def x(self) -> Tensor:
+        """No image, of which statistics would be taken."""
+        return self.rows[:0]
+
+    def in_order(self, batch: int) -> Pairs:
+        numbers = torch.arange(self.count, device=self.device)
+        return self.read(own_rows(numbers).split(batch), None)
+
+    def pause(self, batch: int) -> int:
+        return self.count
+
+    def shuffled(self) -> Tensor:
+        """Return all windows in random order; or N, one of each of N equal parts of the windows.
+
+        Then memory is needed for N numbers, and none is drawn twice.
+        """
+        generator = shared_generator()
+        order = torch.randperm(self.drawn, generator=generator)
+        if self.drawn < self.count:
+            first, end = (part * self.count // self.drawn for part in (order, order + 1))
+            places = torch.rand(self.drawn, dtype=torch.float64, generator=generator)
+            order = first + (places * (end - first)).long()
+        return device.send(order, self.device)
+
+    def read(self, parts: Sequence[Tensor], seed: int | None) -> Pairs:
+        return (self.cut(windows) for windows in parts)
+
+    def cut(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of windows (M,), by number."""
+        series = torch.searchsorted(self.ends, windows, right=True)
+        rows = (self.stride * windows + self.shifts[series])[:, None] + self.steps  # (M, T + S)
+        targets = self.rows[rows[:, self.context :], : self.targets]
+        if self.rows.shape[1] == self.columns:
+            return self.rows[rows[:, : self.context]], targets
+        both = self.rows[rows]
+        both[:, self.context :, : self.columns] = 0
+        return both, targets

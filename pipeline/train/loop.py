@@ -21,7 +21,7 @@ from pipeline.network import build as network
 from pipeline.network import pretrained
 from pipeline.params.schema import Training
 from pipeline.train import augment, batch_norm, device, distributed, finetune, photo_batches
-from pipeline.train.batches import Batches, Split, TrainingSplit
+from pipeline.train.batches import Split, TrainingSplit
 from pipeline.train.checkpoint import (
     LEAST_S,
     MOST_SHARE,
@@ -353,7 +353,7 @@ def untrained_row(
     return row
 
 
-def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> Batches:
+def load_batches(source: dataset.Data, split: str, net: Any, on: torch.device) -> TrainingSplit:
     """Return a split on the device."""
     return TASKS[net.task].load_batches(source, split, net, on)
 

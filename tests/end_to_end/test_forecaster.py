@@ -146,7 +146,7 @@ def test_training_on_the_pinball_loss_separates_the_quantiles(of_shop: Resolve) 
     assert state.history[-1]["train_loss"] < 0.7 * state.history[0]["train_loss"]
     validation = loop.load_batches(source, "validation", net, CPU)
     with torch.no_grad():
-        levels = net.levels(net.net(validation.x))
+        levels = net.levels(net.net(next(validation.in_order(len(validation)))[0]))
     assert (levels.diff(dim=-1) > 0).float().mean() > 0.9
 
 
@@ -166,7 +166,8 @@ def test_the_splits_share_no_target_row(of_shop: Resolve) -> None:
         and source.about["test"] == rows["test"]
     )
     batch = loop.load_batches(source, "train", network.build(of_shop(data=CALENDAR), source), CPU)
-    assert len(batch.x) == source.about["train"] and batch.y.shape[1:] == (HORIZON, 1)
+    targets = next(batch.in_order(len(batch)))[1]
+    assert targets.shape == (source.about["train"], HORIZON, 1)
 
 
 def test_targets_are_the_first_columns_and_the_others_are_inputs(

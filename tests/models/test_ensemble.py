@@ -68,7 +68,7 @@ def test_members_train_as_they_would_alone(of_shop: Resolve) -> None:
     whole, source = untrained(recipe)
     alone = [copy.deepcopy(member) for member in whole.net.members]
     batch = loop.load_batches(source, "train", whole, torch.device("cpu"))
-    x, y = batch.x[:32], batch.y[:32]
+    ((x, y),) = batch.read([torch.arange(32)], None)
     for net, of in [(whole.train(), whole), *((copy.deepcopy(whole), member) for member in alone)]:
         if of is not whole:
             net.net = of.train()
@@ -95,12 +95,13 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
     source, cpu = prepare.make(recipe.data)[0], torch.device("cpu")
     net, state = loop.fit(recipe, source, on=cpu, label="shop")
     split = loop.load_batches(source, "validation", net, cpu)
+    ((x, y),) = split.in_order(len(split))
     losses, other = torch.zeros(6, 6), copy.deepcopy(net)
     for epoch, weights in enumerate(state.snapshots.values()):
         other.load_state_dict(weights)
         with torch.no_grad():
             for k, member in enumerate(other.net.members):
-                losses[epoch, k] = loss.pinball(member(split.x), split.y, recipe.train.levels)
+                losses[epoch, k] = loss.pinball(member(x), y, recipe.train.levels)
     best = losses.argmin(0).tolist()
     assert len(set(best)) > 1 and state.best_epoch == max(best) + 1
     for k, epoch in enumerate(best):
@@ -111,7 +112,7 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
             torch.equal(w, state.snapshots[f"{epoch + 1:03d}"][name]) for name, w in of.items()
         )
     with torch.no_grad():
-        whole = loss.pinball(net.net(split.x), split.y, recipe.train.levels)
+        whole = loss.pinball(net.net(x), y, recipe.train.levels)
     assert state.chosen["validation_loss"] == pytest.approx(float(whole), rel=1e-5)
     assert (
         state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]

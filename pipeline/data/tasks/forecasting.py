@@ -11,7 +11,8 @@ from convline.errors import describe_count
 
 from pipeline.core.errors import StageError
 from pipeline.data import series_sources
-from pipeline.data.dataset import SPLITS, Data, content_hash, describe_splits, window_rows
+from pipeline.data.dataset import SPLITS, Data, Places, content_hash, describe_splits, pieces
+from pipeline.data.long_series import join
 from pipeline.data.raw_windows import choose_raw_windows
 from pipeline.data.season import resolve_season
 from pipeline.params.schema import SeriesData
@@ -42,10 +43,10 @@ def series_data(recipe: SeriesData) -> Data:
     # what is forecast comes first
     columns = own + [name for name in facts["columns"] if name not in own]
     order = [facts["columns"].index(name) for name in columns]
-    x = {split: np.concatenate([s.values for s in part])[:, order] for split, part in parts.items()}
+    x = {split: join([s.values for s in part], order) for split, part in parts.items()}
     lengths = {split: [len(s.values) for s in part] for split, part in parts.items()}
     starts = {split: np.cumsum([0, *rows]) for split, rows in lengths.items()}
-    times = {split: np.concatenate([s.times for s in part]) for split, part in parts.items()}
+    times = {split: join([s.times for s in part]) for split, part in parts.items()}
     require_changes(columns, x["train"])
     require_float32(columns, x["train"])
     shortest = int(np.diff(starts["train"]).min())
@@ -56,8 +57,19 @@ def series_data(recipe: SeriesData) -> Data:
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
-    mean, scale = x["train"].mean(0).astype(np.float32), (1 / x["train"].std(0)).astype(np.float32)
-    return Data(x, starts, mean, scale, about, times)
+    mean, deviation = moments(x["train"])
+    return Data(
+        x, starts, mean.astype(np.float32), (1 / deviation).astype(np.float32), about, times
+    )
+
+
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (D,) of values (rows, D), in pieces: numpy's own would
+    need their memory twice more.
+    """
+    mean = np.asarray(sum(part.sum(0) for part in pieces(values)) / len(values))
+    square = sum(((part - mean) ** 2).sum(0) for part in pieces(values)) / len(values)
+    return mean, np.sqrt(square)
 
 
 def require_changes(columns: list[str], values: np.ndarray) -> None:
@@ -74,8 +86,8 @@ def require_changes(columns: list[str], values: np.ndarray) -> None:
 def require_float32(columns: list[str], values: np.ndarray) -> None:
     """Raise StageError where a column of values (rows, D) does not fit float32 well enough."""
     eps = float(np.finfo(np.float32).eps)
-    for name, column in zip(columns, values.T, strict=True):
-        largest, spread = float(np.abs(column).max()), float(column.std())
+    magnitudes = np.maximum(values.max(0), -values.min(0)).tolist()
+    for name, largest, spread in zip(columns, magnitudes, moments(values)[1].tolist(), strict=True):
         if not (largest < RANGE and spread > 1 / RANGE):
             got = f"got values up to {largest:.3g} with a deviation of {spread:.3g}"
             needed = f"expected magnitudes of 1e-18 to 1e18, {got}"
@@ -99,7 +111,7 @@ def described(
     if recipe.calendar and step.unit == "index":
         needed = "expected times that are dates, got whole numbers"
         raise StageError(f"data: calendar: {needed}; leave it out")
-    counts = {s: len(window_rows(starts[s], length, strides.get(s, recipe.stride))) for s in SPLITS}
+    counts = {s: len(Places.of(starts[s], length, strides.get(s, recipe.stride))) for s in SPLITS}
     levels = recipe.quantiles
     return {
         "task": "forecasting",
@@ -111,6 +123,7 @@ def described(
         "season_from": facts["season_from"],
         "stride": recipe.stride,
         "train_stride": recipe.train_stride,
+        **({"windows_per_epoch": drawn} if (drawn := recipe.windows_per_epoch) else {}),
         "filled": facts["filled"],
         "notes": series_sources.notes(recipe, facts, counts["validation"]),
         "input": {
@@ -138,13 +151,13 @@ def write_raw(folder: Path, data: Data, samples: None) -> None:
     file for each window.
     """
     given = data.about["input"]
-    length = given["context"] + data.about["forecast"]["horizon"]
-    rows = window_rows(data.y["test"], length, data.about["stride"])[:, : given["context"]]
+    places = data.places("test", data.about["stride"])
+    chosen = choose_raw_windows(len(places), given["context"])
     header = [name for name in (given["id"], given["time"]) if name] + given["columns"]
     written: dict[Path, list[list[Any]]] = {}
-    for window in choose_raw_windows(len(rows), given["context"]):
+    for window, rows in zip(chosen, places.rows(chosen), strict=True):
         file = folder / ("series.csv" if given["id"] else f"window-{window:06d}.csv")
-        for row in rows[window]:
+        for row in rows[: given["context"]]:
             time = f"{data.times['test'][row]}{'Z' if given.get('offset') == 'utc' else ''}"
             keys = [f"{window:06d}"] * bool(given["id"]) + [time] * bool(given["time"])
             values = map(repr, data.x["test"][row].tolist())

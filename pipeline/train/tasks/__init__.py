@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches, Split
+from pipeline.train.batches import Split, TrainingSplit
 from pipeline.train.tasks import captioning, classification, detection, forecasting, segmentation
 
 
@@ -19,7 +19,7 @@ class TrainTask(Protocol):
 
     HAS_ACCURACY: bool  # whether `sum_correct` counts something
 
-    def load_batches(self, source: Data, split: str, net: Any, on: torch.device) -> Batches:
+    def load_batches(self, source: Data, split: str, net: Any, on: torch.device) -> TrainingSplit:
         """Return a split on the device."""
 
     def forward(self, net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Any:

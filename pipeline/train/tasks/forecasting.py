@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import Data
+from pipeline.data.dataset import PIECE, Data, pieces
 from pipeline.params.schema import ResolvedTrain
-from pipeline.train.batches import Batches, Split
+from pipeline.train.batches import Split, WindowBatches
 from pipeline.train.losses import conformal_offsets, forecast_error
 
 HAS_ACCURACY = False
 
 
-def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batches:
-    """Return windows and targets, standardised by the network's buffers."""
-    stride = source.about["train_stride" if split == "train" else "stride"]
-    *inputs, target = (torch.from_numpy(part).to(on) for part in source.samples(split, stride))
-    return Batches(net.standardise(*inputs), net.standardise(target))
+@torch.no_grad()
+def load_batches(source: Data, split: str, net: Any, on: torch.device) -> WindowBatches:
+    """Return windows and targets, cut from rows that the network's buffers have standardised."""
+    about, values, calendar = source.about, source.x[split], source.calendar(split)
+    columns, known = values.shape[1], 0 if calendar is None else calendar.shape[1]
+    rows = torch.empty(len(values), columns + known, device=on)
+    for into, part in zip(rows.split(PIECE), pieces(values), strict=True):
+        into[:, :columns] = net.standardise(torch.from_numpy(part.astype(np.float32)).to(on))
+    if calendar is not None:
+        rows[:, columns:] = torch.from_numpy(calendar)
+    places = source.places(split, about["train_stride" if split == "train" else "stride"])
+    context, drawn = about["input"]["context"], about.get("windows_per_epoch")
+    return WindowBatches(rows, places, context, columns, source.targets, drawn)
 
 
 def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> tuple[Tensor, ...]:
@@ -55,7 +64,10 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
 @torch.no_grad()
 def finish(net: Any, source: Data, validation: Split) -> None:
     """Set the offsets that make the forecast's quantiles hold on the validation split."""
-    assert isinstance(validation, Batches)  # series are on the device
-    levels = torch.cat([net.levels(net.net(x)) for x in validation.x.split(500)])
-    gaps = net.to_units(validation.y).unsqueeze(-1) - levels
-    net.offsets.copy_(conformal_offsets(gaps, source.about["forecast"]["quantiles"]))
+    assert isinstance(validation, WindowBatches)
+    numbers = torch.arange(len(validation), device=validation.device)
+    gaps = [
+        net.to_units(y).unsqueeze(-1) - net.levels(net.net(x))
+        for x, y in validation.read(numbers.split(500), None)
+    ]
+    net.offsets.copy_(conformal_offsets(torch.cat(gaps), source.about["forecast"]["quantiles"]))

@@ -54,7 +54,8 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234 is 1.234 to some and
 class CsvTable(RawTable):
     """A CSV file whose cells are split when an exact answer is needed.
 
-    fast: the columns that `csv_pyarrow` has read. keys: the columns that are ids or times.
+    fast: the columns that `csv_pyarrow` has read. keys: the columns that are ids or times. before:
+    the lines of the file between its header and the first row, of a later piece of a file.
     """
 
     data: bytes
@@ -62,11 +63,12 @@ class CsvTable(RawTable):
     decimal: str  # "." | "," | "auto"
     fast: dict[str, Array | Encoded]
     keys: frozenset[str]
+    before: int = 0
 
     @cached_property
     def exact(self) -> tuple[dict[str, Encoded], "array[int]"]:
         """All columns as text, and the line of each row; InputError names the first wrong line."""
-        header, columns, lines = _split(self.data, self.where, self.delimiter)
+        header, columns, lines = _split(self.data, self.where, self.delimiter, self.before)
         pairs = zip(header, columns, strict=True)
         return dict(reversed([*pairs])), lines  # of equal names the first column
 
@@ -151,7 +153,18 @@ def open_csv(
     delimiter: a key of DELIMITERS, or auto. decimal: . or , or auto. keys: names of columns that
     are ids or times if the file has them; they are then read faster.
     """
-    where, data = _read(source)
+    return parse_csv(*_read(source), delimiter, decimal, keys)
+
+
+def parse_csv(
+    where: str,
+    data: bytes,
+    delimiter: str = "auto",
+    decimal: str = "auto",
+    keys: Collection[str] = (),
+    before: int = 0,
+) -> CsvTable:
+    """Return the table of UTF-8 whose lines end with LF, with the options of `open_csv`."""
     if sep := SEP.match(data):
         data = b"\n" + data[sep.end() :]  # lines keep their numbers
         if delimiter == "auto":
@@ -159,7 +172,7 @@ def open_csv(
             delimiter = signs.get(sep[1].decode("latin-1"), "auto")
     is_sniffed = delimiter == "auto"
     delimiter = sniff(data, where, decimal) if is_sniffed else DELIMITERS[delimiter]
-    header, first, end = _head(data, delimiter)
+    header, first, end = read_head(data, delimiter)
     table = CsvTable(
         where=where,
         stem=Path(where).stem if where != "-" else "series",
@@ -170,6 +183,7 @@ def open_csv(
         decimal=decimal,
         fast=csv_pyarrow.read_columns(data, end, header, first, delimiter, decimal, keys),
         keys=frozenset(keys),
+        before=before,
     )
     if not table.fast:
         table.exact  # noqa: B018  (whose errors belong to opening)
@@ -183,28 +197,37 @@ def _read(source: str | Path | IO[str] | IO[bytes]) -> tuple[str, bytes]:
     try:
         content = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
         data = content.encode() if isinstance(content, str) else content
-        data = data.removeprefix(BOM_UTF8)
-        if not data.isascii():
-            data.decode()
     except FileNotFoundError as error:
         raise InputError(where, "no such file") from error
-    except UnicodeDecodeError as error:
-        kind = describe_non_utf8(data, error)
-        raise InputError(where, f"expected UTF-8 text, got {kind}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(where, f"the file cannot be read: {reason}") from error
+    return where, clean(where, data)
+
+
+def clean(where: str, data: bytes, before: int = 0) -> bytes:
+    """Return UTF-8 without a mark, its lines ended by LF. before: the lines before it in its file.
+
+    InputError tells what else the bytes are.
+    """
+    data = data.removeprefix(BOM_UTF8)
+    try:
+        if not data.isascii():
+            data.decode()
+    except UnicodeDecodeError as error:
+        kind = describe_non_utf8(data, error, before)
+        raise InputError(where, f"expected UTF-8 text, got {kind}") from error
     if b"\0" in data.partition(b"\n")[0]:
         raise InputError(where, f"expected UTF-8 text, got {UTF16}")
-    return where, data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
-def describe_non_utf8(data: bytes, error: UnicodeDecodeError) -> str:
+def describe_non_utf8(data: bytes, error: UnicodeDecodeError, before: int = 0) -> str:
     """Return what bytes that are not UTF-8 seem to be, and the cure."""
     for signature, kind in SIGNATURES.items():
         if data.startswith(signature):
             return kind
-    line = data.count(b"\n", 0, error.start) + 1
+    line = before + data.count(b"\n", 0, error.start) + 1
     cure = "save it as UTF-8 (of Latin-1: iconv -f LATIN1 -t UTF-8)"
     return f"the byte 0x{data[error.start]:02x} in line {line}; {cure}"
 
@@ -245,7 +268,7 @@ def _widths(data: bytes, delimiter: str) -> list[int]:
     return widths
 
 
-def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
+def read_head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
     """Return (header, first row, the byte where the header ends), empty if quotes do not fit."""
     reader, end = _rows(data, delimiter), 0
     try:
@@ -258,9 +281,11 @@ def _head(data: bytes, delimiter: str) -> tuple[list[str], list[str], int]:
 
 
 def _split(
-    data: bytes, where: str, delimiter: str
+    data: bytes, where: str, delimiter: str, before: int = 0
 ) -> tuple[list[str], list[Encoded], "array[int]"]:
     """Return (header, columns of stripped cells, the line in which each row ends).
+
+    before: is added to the lines.
 
     Empty lines, and lines of blanks, are skipped; in a file of one column, one between others is a
     missing value.
@@ -275,12 +300,13 @@ def _split(
             if len(header) > 1 and len(row) < 2 and not "".join(row).strip():
                 continue
             if len(row or [""]) != len(header):
-                raise InputError(where, _explain_width(reader.line_num, header, row, words))
-            lines.append(reader.line_num)
+                line = before + reader.line_num
+                raise InputError(where, _explain_width(line, header, row, words))
+            lines.append(before + reader.line_num)
             for column, index, cell in zip(codes, words, row or [""], strict=True):
                 column.append(index.setdefault(cell.strip(), len(index)))
     except csv.Error as error:
-        reason = f"line {reader.line_num}: expected cells between {delimiter!r}, {error}"
+        reason = f"line {before + reader.line_num}: expected cells between {delimiter!r}, {error}"
         raise InputError(where, reason) from error
     if not lines:
         got = "only the header" if header else "no line"

@@ -116,8 +116,11 @@ def is_parquet(source: Any) -> bool:
     return bool(head == b"PAR1")
 
 
-def open_parquet(source: Any) -> ParquetTable:
-    """Open a path or an open binary file, and read the names and types of its columns."""
+def open_parquet(source: Any, **options: Any) -> ParquetTable:
+    """Open a path or an open binary file, and read the names and types of its columns.
+
+    options: of pyarrow's ParquetFile.
+    """
     is_path = isinstance(source, str | Path)
     where = str(source if is_path else getattr(source, "name", "series.parquet"))
     with pyarrow_errors(where):
@@ -129,7 +132,7 @@ def open_parquet(source: Any) -> ParquetTable:
         # Text stays encoded: one long word that every row repeats is then in memory once.
         schema = parquet.read_schema(source)
         texts = [column.name for column in schema if str(column.type).endswith("string")]
-        file = parquet.ParquetFile(source, read_dictionary=texts)
+        file = parquet.ParquetFile(source, read_dictionary=texts, **options)
     if file.metadata.num_rows == 0:
         raise InputError(where, "expected rows of numbers, got none")
     return ParquetTable(where, Path(where).stem, schema.names, [], file)

@@ -163,31 +163,38 @@ def build_table(
     id: str | None,
     gaps: str,
     name: str | None = None,
+    step: Step | None = None,
 ) -> Table:
     """Return the series of an open file; InputError names file, row and value.
 
     columns: None takes every column except `time` and `id` whose cells are all numbers. time: None
     counts rows from 0. name: of a series without an id; None takes the stem of the file's name.
+    step: where it is known, of an earlier piece of the file; else the times tell it.
     """
     if gaps not in GAPS:
         raise ValueError(f"build_table: expected gaps of {', '.join(GAPS)}, got {gaps!r}")
     keys = [name for name in (time, id) if name is not None]
-    check_names(file.where, file.header, [*keys, *(columns or ())])
-    if columns is None:
-        columns = file.numeric([column for column in file.header if column not in keys])
-    names = list(columns)
-    if not names:
-        got = f"got only {', '.join(file.header)}"
-        raise InputError(file.where, f"expected a column of numbers, {got}")
+    names = choose_columns(file, columns, keys)
     file.prefetch([*{*names, *keys}])
     split = [*_split(file, file.numbers(names), time, id, name or file.stem)]
     for rows in split:
         _check_order(rows)
-    step = _common_step(split)
+    step = step or _common_step(split)
     filled = [_fill(rows, step, names, gaps) for rows in split]
     return Table(
         [series for series, _ in filled], names, step, sum(n for _, n in filled), file.notes
     )
+
+
+def choose_columns(file: RawTable, columns: Sequence[str] | None, keys: list[str]) -> list[str]:
+    """Return the columns of values, as `build_table` says; InputError where there are none."""
+    check_names(file.where, file.header, [*keys, *(columns or ())])
+    if columns is None:
+        columns = file.numeric([column for column in file.header if column not in keys])
+    if not columns:
+        got = f"got only {', '.join(file.header)}"
+        raise InputError(file.where, f"expected a column of numbers, {got}")
+    return list(columns)
 
 
 def check_names(where: str, header: list[str], names: list[str]) -> None:

@@ -113,13 +113,6 @@ def test_series_statistics(resolved: Resolve) -> None:
     np.testing.assert_allclose(made.scale, 1 / made.x["train"].std(0), rtol=1e-6)
 
 
-def test_windows_lie_within_a_series() -> None:
-    """Two series of 5 and 4 rows, windows of 3."""
-    rows = dataset.window_rows(np.array([0, 5, 9]), 3, 1)
-    assert rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
-    assert dataset.window_rows(np.array([0, 5, 9]), 3, 2)[:, 0].tolist() == [0, 2, 5]
-
-
 def test_an_image_in_two_splits_is_an_error(
     resolved: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

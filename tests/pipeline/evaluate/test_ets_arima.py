@@ -142,3 +142,11 @@ def test_no_baseline_for_more_than_the_maximum_of_columns(source: dataset.Data) 
         for split, rows in source.x.items()
     }
     assert not [*ets_arima.baseline_forecasts(source)]
+
+
+def test_no_baseline_for_more_than_the_maximum_of_rows(
+    source: dataset.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = len(source.x["validation"]) + len(source.x["test"])
+    monkeypatch.setattr(ets_arima, "MAX_ROWS", rows - 1)
+    assert not [*ets_arima.baseline_forecasts(source)]

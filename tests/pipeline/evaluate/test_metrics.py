@@ -321,3 +321,20 @@ def test_mase_scale() -> None:
     x = np.array([0.0, 1, 2, 3, 100, 101, 110, 7, 8])[:, None]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 2).tolist() == [(2 + 2 + 10) / 3]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 3).tolist() == [3]
+
+
+def test_long_series_are_measured_in_parts_and_fitted_by_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By numpy on all rows; the autoregression of every second row is that of the rows 1, 3, 5."""
+    x, starts = np.random.default_rng(0).normal(size=(90, 2)), np.array([0, 50, 90])
+    scale = naive_baselines.mase_scale(x, starts, 7)
+    monkeypatch.setattr(naive_baselines, "PIECE", 1)
+    np.testing.assert_allclose(naive_baselines.mase_scale(x, starts, 7), scale, rtol=1e-14)
+    changes = np.abs(np.concatenate([x[7:50] - x[:43], x[57:] - x[50:83]]))
+    np.testing.assert_allclose(scale, changes.mean(0), rtol=1e-14)
+    monkeypatch.setattr(naive_baselines, "FITTED", 49)
+    got = naive_baselines.fit_autoregression(x, np.array([0, 90]), order=1)
+    design = np.stack([x[:-1:2, 0], np.ones(45)], axis=1)
+    expected = np.linalg.lstsq(design, x[1::2, 0], rcond=None)[0]
+    np.testing.assert_allclose(got[:, 0], expected, rtol=1e-12)

@@ -1,0 +1,169 @@
+"""Series of a file that is read in pieces: they equal those of the file read as a whole, and so do
+the errors; memory is that of a piece.
+"""
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from convline.errors import InputError
+from convline.timeseries import pieces
+
+from pipeline.data import long_series, series_sources
+
+Make = Callable[..., Any]
+DAY = np.datetime64("2020-01-30")
+
+
+@pytest.fixture
+def read(
+    tmp_path: Path, spec_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, Any]]:
+    """Return a function that reads a CSV as a whole, and in pieces of some 15 rows."""
+
+    def both(text: str, suffix: str = "csv", **options: Any) -> tuple[Any, Any]:
+        path = tmp_path / f"mine.{suffix}"
+        if suffix == "parquet":
+            write_parquet(path, text)
+        else:
+            path.write_bytes(text.encode())
+        spec, found = spec_of("csv", path=str(path), **options), []
+        for long in (2**28, 0):
+            monkeypatch.setattr(pieces, "LONG", long)
+            monkeypatch.setattr(pieces, "PIECE", 300)
+            monkeypatch.setattr(long_series, "IN_MEMORY", 0)
+            assert pieces.is_long(path) == (not long)
+            try:
+                found.append(series_sources.series(spec, 3, 2))
+            except InputError as error:
+                found.append(str(error))
+        return found[0], found[1]
+
+    return both
+
+
+def write_parquet(path: Path, text: str) -> None:
+    """Write a CSV with the columns ds, id and numbers as Parquet, an empty cell as null."""
+    import pyarrow
+    from pyarrow import parquet
+
+    head, *rows = (line.split(",") for line in text.splitlines())
+    columns: dict[str, Any] = dict(zip(head, map(list, zip(*rows, strict=True)), strict=True))
+    for name, cells in columns.items():
+        if name == "ds":
+            columns[name] = np.array(cells, "datetime64[s]")
+        elif name != "id":
+            columns[name] = [float(cell) if cell else None for cell in cells]
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=40)
+
+
+def table(ids: str = "ab", sort: bool = True, missing: bool = True, rows: int = 90) -> str:
+    """Return days and two columns of each id; with missing rows and cells, runs of them too."""
+    lines = []
+    for k in range(rows):
+        for name in ids:
+            if missing and (k % 17 == 5 or 40 < k < 60) and name == "a":
+                continue
+            cells = [f"{(k * 7919 + len(lines)) % 1009 / 8}", f"{k / 4}"]
+            if missing and (k % 11 == 3 or 20 < k < 38):
+                cells[k % 2] = ""
+            lines.append([f"{DAY + k}", name, *cells])
+    if sort:
+        lines.sort(key=lambda line: line[1])
+    return "\n".join(",".join(line) for line in [["ds", "id", "y", "z"], *lines]) + "\n"
+
+
+def assert_equal(whole: Any, parts: Any) -> None:
+    assert whole[1] == parts[1]
+    for split, series in whole[0].items():
+        assert [one.id for one in series] == [one.id for one in parts[0][split]]
+        for one, other in zip(series, parts[0][split], strict=True):
+            np.testing.assert_array_equal(one.times, other.times)
+            np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("sort", [True, False], ids=["sorted by id", "sorted by time"])
+def test_pieces_with_gaps_give_the_series_of_the_whole(read: Make, suffix: str, sort: bool) -> None:
+    """Bit for bit: rows and cells are missing in the middle of pieces, across cuts, and for longer
+    than a piece.
+    """
+    whole, parts = read(table(sort=sort), suffix, time="ds", id="id", gaps="interpolate")
+    assert_equal(whole, parts)
+    assert whole[1]["filled"] > 60 and len(whole[0]["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (table("a", missing=False), {"id": "", "columns": ["z"]}),
+        (table("a", missing=False).replace("\n", "\r\n"), {"time": "ds", "id": "id"}),
+        (table(missing=False).replace(",", ";").replace(".", ","), {"time": "ds", "id": "id"}),
+        ('"y"\n' + "".join(f'"{k}.5"\n' for k in range(200)), {}),
+        ("y\n" + "".join("\n" if k % 7 == 6 else f"{k}.5\n" for k in range(200)) + "\n\n", {"gaps": "interpolate"}),
+        ("ds,y\n" + "".join(f"{DAY + k}T12:00+02:00,{k % 7}\n" for k in range(90)), {}),
+        ("month,y\n" + "".join(f"{1990 + k // 12}-{k % 12 + 1:02},{k % 7}\n" for k in range(90)), {"time": "month"}),
+        ("\n\n# no,y\n" + "".join(f"{k},{k % 7}\n" for k in range(90)), {"time": "# no"}),
+    ],
+)  # fmt: skip
+def test_pieces_of_other_forms_give_the_series_of_the_whole(
+    read: Make, text: str, options: dict[str, Any]
+) -> None:
+    """Without ids or times, with the line ends of Windows, with commas in numbers, in quotes, empty
+    lines as missing values, with an offset, by months, and behind empty lines.
+    """
+    options = {key: value for key, value in options.items() if value}
+    whole, parts = read(text, **options)
+    assert not isinstance(whole, str), whole
+    assert_equal(whole, parts)
+
+
+LINES = table("a", missing=False).splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join([*LINES[:50], *LINES[51:]]),
+        "".join([*LINES[:50], LINES[48], *LINES[50:]]),
+        "".join([*LINES[:50], LINES[50].replace("12.25", "twelve"), *LINES[51:]]),
+        "".join([*LINES[:50], LINES[50].replace("12.25", ""), *LINES[51:]]),
+        "".join([*LINES[:50], "1,2,3\n", *LINES[50:]]),
+        "".join([*LINES[:50], '"1\n', *LINES[50:]]),
+    ],
+    ids=["a gap", "a row twice", "no number", "no cell", "too few cells", "a quote"],
+)
+def test_errors_name_the_line_of_the_file(read: Make, text: str) -> None:
+    """As those of the file read as a whole do."""
+    whole, parts = read(text, time="ds", id="id", columns=["y", "z"])
+    assert isinstance(whole, str) and ": line " in whole and parts == whole
+
+
+def test_a_long_file_is_read_in_the_memory_of_a_piece(
+    tmp_path: Path, spec_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,000,000 rows are 16 MB in memory, read as a whole several times that; pieces of 16,384 rows
+    are 0.3 MB.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    values = np.random.default_rng(0).normal(size=1_000_000)
+    whole = pyarrow.table({"ds": np.arange(1_000_000), "y": values})
+    parquet.write_table(whole, tmp_path / "long.parquet", row_group_size=200_000)
+    for module, name, size in (
+        (pieces, "LONG", 0),
+        (pieces, "PIECE", 2**18),
+        (long_series, "IN_MEMORY", 0),
+    ):
+        monkeypatch.setattr(module, name, size)
+    tracemalloc.start()
+    try:
+        found, _ = series_sources.series(spec_of("csv", path=str(tmp_path / "long.parquet")), 9, 9)
+        assert tracemalloc.get_traced_memory()[1] < 6e6
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found["train"][0].values[:, 0], values[:700_000])
