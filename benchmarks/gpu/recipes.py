@@ -22,7 +22,7 @@ from benchmarks.gpu.clock import Facts, Here, attempt
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.params.schema import ImageData, Recipe, TorchvisionSet
-from pipeline.train import augment, device, loop
+from pipeline.train import augment, averaging, device, loop, mixing
 from pipeline.train.batches import Batches
 from pipeline.train.checkpoint import State
 
@@ -72,16 +72,28 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
     batch = recipe.train.batch
     fitting, validation = noise(recipe, STEPS * batch, on), noise(recipe, min(batch, 64), on)
     change = augment.build(recipe.train.augment, fitting.x)
+    mix = mixing.build(recipe.train, len(like(recipe).about.get("labels", [])))
     ends, rows = [], []
     for _ in range(2):
         net.load_state_dict(initial)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
         optimizer, state = loop.optimizer_of(recipe, net), State()
+        average = averaging.copy_network(net, recipe.train)
         minimise = partial(loop.loss_and_outputs, recipe, net)
         rows.append(
             loop.one_epoch(
-                recipe, net, optimizer, fitting, validation, change, state, name, minimise
+                recipe,
+                net,
+                optimizer,
+                fitting,
+                validation,
+                change,
+                state,
+                name,
+                minimise,
+                mix=mix,
+                average=average,
             )
         )
         ends.append({key: tensor.clone() for key, tensor in net.state_dict().items()})

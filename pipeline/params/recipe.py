@@ -265,6 +265,9 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
         raise ParamsError(
             f"{place}.train.loss: {train.loss!r} is not for {task}; choices: {', '.join(losses)}"
         )
+    if train.loss == "softmax-clip" and (train.mixup or train.cutmix):
+        what = "expected cross-entropy for mixed labels, got softmax-clip"
+        raise ParamsError(f"{place}.train.loss: {what}; or leave mixup and cutmix out")
     if isinstance(data, SeriesData):
         check_forecast(place, recipe, data)
     elif data.standardise == "imagenet" and data.colour != "rgb":
@@ -276,8 +279,13 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
         raise ParamsError(f"{place}.data.fit: {what}")
     if isinstance(data, ImageData):
         check_layout(place, recipe, data)
+    augment = train.augment
     own = {  # keys that some tasks alone have
         "train.augment": (["classification", "segmentation"], train.augment),
+        "train.augment.policy": (["classification"], augment and augment.policy != "none"),
+        "train.augment.erase": (["classification"], augment and augment.erase),
+        "train.mixup": (["classification"], train.mixup),
+        "train.cutmix": (["classification"], train.cutmix),
         "train.balance": (["segmentation"], train.balance),
         "head": (["classification"], recipe.head),
         "saliency": (["classification"], recipe.saliency),

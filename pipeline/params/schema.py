@@ -542,6 +542,22 @@ class Augment(Part):
         (3 / 4, 4 / 3),
         description="random_resized only: least and largest ratio of width to height",
     )
+    policy: Literal["none", "randaugment", "trivialaugment"] = Field(
+        "none",
+        description=(
+            "torchvision's, before the others: randaugment: two operations of one magnitude (Cubuk"
+            " et al. 2020, arXiv:1909.13719); trivialaugment: one of any (Müller & Hutter 2021,"
+            " arXiv:2103.10158), which turns by up to 135 degrees"
+        ),
+    )
+    magnitude: int = Field(9, ge=0, le=30, description="randaugment only: of the operations")
+    erase: Share = Field(
+        0.0,
+        description=(
+            "probability that a rectangle gets the training images' mean colour, after the others"
+            " (random erasing, Zhong et al. 2020, arXiv:1708.04896)"
+        ),
+    )
 
     @field_validator("zoom", "area", "aspect")
     @classmethod
@@ -568,14 +584,25 @@ class Train(Part):
     )
     lr: NonNegative = Field(1e-3, description="learning rate")
     momentum: Share = Field(0.9, description="sgd and rmsprop only")
-    nesterov: bool = Field(False, description="sgd only: Nesterov's momentum")
+    nesterov: bool = Field(
+        False, description="sgd only: Nesterov's momentum (Sutskever et al. 2013)"
+    )
     weight_decay: NonNegative = Field(
         0.0, description="the optimizer's own: adds weight_decay * w to the gradient"
     )
     schedule: Literal["constant", "step", "cosine", "onecycle"] = Field(
-        "constant", description="how the learning rate changes"
+        "constant",
+        description=(
+            "how the learning rate changes; cosine: Loshchilov & Hutter 2017, arXiv:1608.03983"
+        ),
     )
-    warmup: int = Field(0, ge=0, description="epochs of linear warm-up before the schedule")
+    warmup: int = Field(
+        0,
+        ge=0,
+        description=(
+            "epochs of linear warm-up before the schedule (Goyal et al. 2017, arXiv:1706.02677)"
+        ),
+    )
     steps: list[int] = Field(
         [], description="schedule step only: epochs after which lr is multiplied by `factor`"
     )
@@ -590,7 +617,30 @@ class Train(Part):
     aux_weight: NonNegative = Field(
         0.3, description="weight of each auxiliary head's loss, or of each further member's"
     )
-    label_smoothing: Share = Field(0.0, description="cross-entropy only")
+    label_smoothing: Share = Field(
+        0.0, description="cross-entropy only (Szegedy et al. 2016, arXiv:1512.00567, section 7)"
+    )
+    mixup: NonNegative = Field(
+        0.0,
+        description=(
+            "classification only: each batch is mixed with itself, images and labels, by a share"
+            " from Beta(mixup, mixup) (Zhang et al. 2018, arXiv:1710.09412)"
+        ),
+    )
+    cutmix: NonNegative = Field(
+        0.0,
+        description=(
+            "the same with a rectangle of each image, whose area is from Beta(cutmix, cutmix) (Yun"
+            " et al. 2019, arXiv:1905.04899); with mixup, each batch gets one of the two"
+        ),
+    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description=(
+            "decay of the exponential moving average of the weights, which is then what is"
+            " validated, chosen and shipped (Polyak & Juditsky 1992); 0: the weights themselves"
+        ),
+    )
     balance: Share = Field(
         0.0,
         description=(

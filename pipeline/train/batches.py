@@ -48,7 +48,7 @@ class TrainingSplit(Split, Protocol):
         """Return after how many steps an epoch may be interrupted, and be resumed there."""
 
     def shuffled(self) -> Tensor:
-        """Return all row numbers in random order, drawn from `shared_generator`."""
+        """Return all row numbers in random order on the CPU, drawn from `shared_generator`."""
 
     def read(self, parts: Sequence[Tensor], seed: int | None) -> Pairs:
         """Yield the rows of each part.
@@ -81,10 +81,12 @@ class Batches:
         return len(self)  # an epoch in memory is short: it is resumed at its start
 
     def shuffled(self) -> Tensor:
-        return device.send(torch.randperm(len(self), generator=shared_generator()), self.device)
+        return torch.randperm(len(self), generator=shared_generator())
 
     def read(self, parts: Sequence[Tensor], seed: int | None) -> Pairs:
-        return ((self.x[rows], self.y[rows]) for rows in parts)
+        numbers = device.send(torch.cat(list(parts)), self.device)  # in one copy
+        for rows in numbers.split([len(part) for part in parts]):
+            yield self.x[rows], self.y[rows]
 
 
 def image_batches(source: Data, split: str, on: torch.device) -> Batches:

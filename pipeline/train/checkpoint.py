@@ -61,10 +61,16 @@ def copy_weights(net: nn.Module) -> dict[str, Tensor]:
 
 
 def record_epoch(
-    state: State, net: nn.Module, row: dict[str, float], snapshot: bool, losses: dict[str, float]
+    state: State,
+    net: nn.Module,
+    row: dict[str, float],
+    snapshot: bool,
+    losses: dict[str, float],
+    average: nn.Module | None = None,
 ) -> None:
     """Add an epoch to `state`, with a snapshot of all weights if asked for.
 
+    average: the network whose weights are kept, where they are not those of `net`.
     losses: validation loss by prefix of parameter names; where it is the least so far, the weights
     with this prefix become the best ones. The prefix of a whole network is "".
     """
@@ -72,16 +78,17 @@ def record_epoch(
     state.step, state.sums = 0, [0.0] * 3
     state.history.append(row)
     state.gradients.append(mean_gradients(net))
+    shipped = average or net
     before = state.least
     better = tuple(p for p, loss in losses.items() if loss < before.get(p, math.inf))
     if better:
-        for name, weight in copy_weights(net).items():
+        for name, weight in copy_weights(shipped).items():
             if name.startswith(better) or name not in state.best:
                 state.best[name] = weight
         state.least |= {prefix: losses[prefix] for prefix in better}
         state.best_epoch = state.epoch
     if snapshot:
-        state.snapshots[f"{state.epoch:03d}"] = copy_weights(net)
+        state.snapshots[f"{state.epoch:03d}"] = copy_weights(shipped)
 
 
 def mean_gradients(net: nn.Module) -> dict[str, float]:
@@ -91,21 +98,33 @@ def mean_gradients(net: nn.Module) -> dict[str, float]:
 
 
 def write_checkpoint(
-    path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, state: State
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    average: nn.Module | None = None,
 ) -> None:
     """Write a checkpoint atomically: a kill while writing leaves the previous one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     states = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state)}
+    states |= {"average": average.state_dict()} if average else {}
     torch.save(states, part)
     os.replace(part, path)
 
 
-def read_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Load a checkpoint into the network and the optimizer; return the training's state."""
+def read_checkpoint(
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> State:
+    """Load a checkpoint into the networks and the optimizer; return the training's state."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(saved["net"])
     optimizer.load_state_dict(saved["optimizer"])
+    if average:
+        average.load_state_dict(saved["average"])
     state = State(**saved["state"])
     if not distributed.rank():
         note(f"continuing {state.where}, from the checkpoint of an interrupted run")

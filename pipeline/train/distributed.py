@@ -148,9 +148,25 @@ def shared_generator() -> torch.Generator:
     return _shared if _shared is not None and size() > 1 else torch.default_generator
 
 
-def own_rows(rows: Tensor) -> Tensor:
-    """Return this process's part of the rows; parts differ by one row at most."""
-    return rows.tensor_split(size())[rank()]
+@contextmanager
+def torch_seeded(seed: Tensor) -> Iterator[None]:
+    """Seed torch's default generator on the CPU, from which torchvision draws, for a while."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(int(seed))
+    yield
+    torch.default_generator.set_state(state)
+
+
+def own_rows(rows: Tensor, neighbour: bool = False) -> Tensor:
+    """Return this process's part of the rows; parts differ by one row at most.
+
+    neighbour: of several processes each gets the row before its own first one, too; before the
+    first of all is the last.
+    """
+    own = rows.tensor_split(size())[rank()]
+    if not neighbour or size() == 1:
+        return own
+    return torch.cat([rows.roll(1, 0).tensor_split(size())[rank()][:1], own])
 
 
 def sum_over_processes(*numbers: float | Tensor) -> list[float]:

@@ -20,7 +20,16 @@ from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import pretrained
 from pipeline.params.schema import Training
-from pipeline.train import augment, batch_norm, device, distributed, finetune, photo_batches
+from pipeline.train import (
+    augment,
+    averaging,
+    batch_norm,
+    device,
+    distributed,
+    finetune,
+    mixing,
+    photo_batches,
+)
 from pipeline.train.batches import Split, TrainingSplit
 from pipeline.train.checkpoint import (
     LEAST_S,
@@ -62,9 +71,11 @@ def fit(
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
     optimizer = optimizer_of(recipe, net)
+    average = averaging.copy_network(net, train)
+    shipped = average or net
     state = State()
     if checkpoint and checkpoint.exists():
-        state = read_checkpoint(checkpoint, net, optimizer)
+        state = read_checkpoint(checkpoint, net, optimizer, average)
     for row in state.history:
         on_epoch(row)
     if checkpoint:
@@ -72,16 +83,28 @@ def fit(
     fitting, validation = splits_of(recipe, source, net, on)
     minimise = training_loss(recipe, net, fitting, validation, label, train.epochs - state.epoch)
     watched = {split: load_batches(source, split, net, on) for split in watch}
-    change = augment.build(train.augment, fitting.x)
-    keep = checkpoint_writer(checkpoint, net, optimizer, state)
+    change = augment.build(train.augment, fitting.x, mixing.mixes(train))
+    mix = mixing.build(train, len(source.about.get("labels", [])))
+    keep = checkpoint_writer(checkpoint, net, optimizer, state, average)
     bar = progress(train.epochs, f"train {label}", "epoch", state.epoch)
     patience = train.patience or train.epochs
     while state.epoch < train.epochs and state.epoch - state.best_epoch < patience:
         row = one_epoch(
-            recipe, net, optimizer, fitting, validation, change, state, label, minimise, keep
+            recipe,
+            net,
+            optimizer,
+            fitting,
+            validation,
+            change,
+            state,
+            label,
+            minimise,
+            keep,
+            mix,
+            average,
         )
         for split, part in watched.items():
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
+            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, shipped, part)
         on_epoch(row)
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
@@ -91,11 +114,7 @@ def fit(
         row = untrained_row(recipe, net, fitting, validation)
         record_epoch(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
-    state.chosen_epoch = state.best_epoch if train.choose == "best" else state.epoch
-    if train.choose == "best":
-        net.load_state_dict(state.best)
-        if "" not in state.least:
-            state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
+    load_chosen(recipe, net, state, validation, average)
     net.eval()  # a training that is resumed after its last epoch has not called `evaluate`
     TASKS[net.task].finish(net, source, validation)
     return net, state
@@ -112,7 +131,7 @@ def splits_of(
 
 
 def checkpoint_writer(
-    path: Path | None, net: Any, optimizer: torch.optim.Optimizer, state: State
+    path: Path | None, net: Any, optimizer: torch.optim.Optimizer, state: State, average: Any
 ) -> Callable[[], None]:
     """Return a function that writes a checkpoint when it is time for one, in process 0."""
     saved, pause = time.monotonic(), LEAST_S
@@ -120,11 +139,26 @@ def checkpoint_writer(
     def keep() -> None:
         nonlocal saved, pause
         if path and not distributed.rank() and (begun := time.monotonic()) - saved > pause:
-            write_checkpoint(path, net, optimizer, state)
+            write_checkpoint(path, net, optimizer, state, average)
             saved = time.monotonic()
             pause = max(LEAST_S, (saved - begun) / MOST_SHARE)
 
     return keep
+
+
+def load_chosen(
+    recipe: Training, net: Any, state: State, validation: Split, average: Any = None
+) -> None:
+    """Give the network the weights of the epoch that the recipe chooses, and note the epoch."""
+    if recipe.train.choose == "last":
+        state.chosen_epoch = state.epoch
+        if average:
+            net.load_state_dict(average.state_dict())
+        return
+    state.chosen_epoch = state.best_epoch
+    net.load_state_dict(state.best)
+    if "" not in state.least:
+        state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
 
 
 def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
@@ -179,22 +213,27 @@ def one_epoch(
     label: str,
     minimise: Callable[..., tuple[Tensor, Tensor]],
     keep: Callable[[], None] = lambda: None,
+    mix: mixing.Mix = lambda x, y: (x, y),
+    average: Any = None,
 ) -> dict[str, float]:
     """Train one epoch, evaluate the validation split, record both; return the history's new row.
 
     keep: writes a checkpoint where it is time; called where the epoch may be interrupted.
+    average: the network of the average weights, which is then the one that is evaluated and kept.
     """
-    train = recipe.train
-    net.train()
-    if recipe.head:
-        finetune.freeze_stages(net, recipe.head, state.epoch)
+    train, shipped = recipe.train, average or net
+    for each in (net, average) if average else (net,):
+        each.train()
+        if recipe.head:
+            finetune.freeze_stages(each, recipe.head, state.epoch)
     epoch = state.epoch
-    sums = take_steps(recipe, net, optimizer, fitting, change, state, minimise, keep)
-    reestimate_batch_norm(net, fitting, train.batch)
-    distributed.average_statistics(net)
+    sums = take_steps(recipe, net, optimizer, fitting, change, state, minimise, keep, mix, average)
+    for each in (net, average) if average else (net,):
+        reestimate_batch_norm(each, fitting, train.batch)
+        distributed.average_statistics(each)
     total, right, seen = sums.added_to(state.sums)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
-    row["validation_loss"], accuracy = evaluate(recipe, net, validation)
+    row["validation_loss"], accuracy = evaluate(recipe, shipped, validation)
     if TASKS[net.task].HAS_ACCURACY:
         row |= {"train_accuracy": right / seen, "validation_accuracy": accuracy}
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
@@ -204,11 +243,11 @@ def one_epoch(
         raise StageError(f"train {label}: {what}; {cure}")
     require_finite_weights(net, label, epoch + 1)
     losses = {  # each member of an ensemble keeps the weights of its own best epoch
-        f"net.members.{k}.": evaluate(recipe, net, validation, member)[0]
-        for k, member in enumerate(getattr(net.net, "members", []))
+        f"net.members.{k}.": evaluate(recipe, shipped, validation, member)[0]
+        for k, member in enumerate(getattr(shipped.net, "members", []))
     }
     losses = losses or {"": row["validation_loss"]}
-    record_epoch(state, net, row, epoch + 1 in train.snapshots, losses)
+    record_epoch(state, net, row, epoch + 1 in train.snapshots, losses, average)
     return row
 
 
@@ -221,11 +260,14 @@ def take_steps(
     state: State,
     minimise: Callable[..., tuple[Tensor, Tensor]],
     keep: Callable[[], None] = lambda: None,
+    mix: mixing.Mix = lambda x, y: (x, y),
+    average: Any = None,
 ) -> Sums:
     """Take the steps that are left of an epoch; return the sums of those since its last pause.
 
     At a pause `state` gets the sums of all steps before it. All processes are alike then, and what
     is drawn later depends on the step's number alone: an interrupted epoch is resumed there.
+    The sums of mixed images are by mixed labels.
     """
     train, epoch, first = recipe.train, state.epoch, state.step
     # Seeded by the epoch: order, dropout and augmentation repeat when a training is resumed.
@@ -234,9 +276,9 @@ def take_steps(
     order = fitting.shuffled().split(train.batch)
     least = 2 * distributed.size()  # batch norm cannot train on one sample
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
-    parts = [distributed.own_rows(rows) for rows in order[first:]]
+    parts = [distributed.own_rows(rows, mixing.mixes(train)) for rows in order[first:]]
     pause = fitting.pause(train.batch)
-    sums = Sums(fitting.device)
+    sums, in_memory = Sums(fitting.device), len(fitting.x) == len(fitting)
     for i, (x, y) in enumerate(fitting.read(parts, seed), first):
         if i and i % pause == 0:
             if i > first:
@@ -247,9 +289,11 @@ def take_steps(
             distributed.seed_epoch(seed, i)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        x, y = change(x, y, len(order[i]))
+        x, y = mix(*change(x, y, len(order[i]), parts[i - first] if in_memory else None))
         weight = len(x) * distributed.size() / len(order[i])
         sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
+        if average:
+            averaging.update(average, net, train.ema, epoch * len(order) + i)
     return sums
 
 

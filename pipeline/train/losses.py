@@ -15,7 +15,7 @@ from pipeline.params.schema import ResolvedTrain, Train
 
 
 def cross_entropy(logits: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the mean cross-entropy of a batch: logits (N, K), labels y (N,).
+    """Return the mean cross-entropy of a batch: logits (N, K), labels y (N,) or mixed (N, K).
 
     softmax-clip is Keras's cross-entropy on probabilities, clipped to [1e-7, 1 - 1e-7]. A saturated
     wrong sample gets no gradient from it, which explains the accuracy of 76 % in the lecture notes'

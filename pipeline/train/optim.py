@@ -19,7 +19,9 @@ def make_optimizer(
 
     Adadelta's usual lr is 1 (Zeiler 2012, arXiv:1212.5701). `fused` updates in one pass over the
     weights, not a dozen, which halves the step of 60 million of them on the CPU. RMSprop has the
-    constants of Szegedy et al. 2015, arXiv:1512.00567, section 8.
+    constants of Szegedy et al. 2015, arXiv:1512.00567, section 8. torch's Muon is not offered: it
+    refuses weights that are no matrices, as the filters of convolutions are, and leaves the last
+    layer, which is often a network's only matrix, to another optimizer.
     """
     options: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
     if train.optimizer == "sgd":

@@ -40,8 +40,12 @@ def objective(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> T
 
 
 def sum_correct(outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
-    """Return how many images have their label as the most probable one."""
-    return (outputs[0].argmax(1) == y).sum()
+    """Return how many images have their label as the most probable one.
+
+    An image with a mixed label (N, K) counts by the share that the most probable class has in it.
+    """
+    top = outputs[0].argmax(1)
+    return y.gather(1, top[:, None]).sum() if y.is_floating_point() else (top == y).sum()
 
 
 def statistics_forward(net: Any) -> Callable[[Tensor], object]:

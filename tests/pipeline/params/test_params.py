@@ -221,6 +221,23 @@ MISTAKES = [
         {"rotate": 3},
         "models.wave.train.augment: it is for classification and segmentation, not for forecasting; leave it out",
     ),
+    (
+        (*WAVE, "train", "mixup"),
+        0.2,
+        "models.wave.train.mixup: it is for classification, not for forecasting; leave it out",
+    ),
+    (
+        (*TINY, "train"),
+        {"loss": "softmax-clip", "cutmix": 1.0},
+        "models.tiny.train.loss: expected cross-entropy for mixed labels, got softmax-clip; or leave"
+        " mixup and cutmix out",
+    ),
+    ((*TINY, "train", "ema"), 1.0, "models.tiny.train.ema: expected below 1, got 1.0"),
+    (
+        (*TINY, "train", "augment"),
+        {"policy": "autoaugment"},
+        "models.tiny.train.augment.policy: unknown value 'autoaugment'; did you mean 'randaugment'?",
+    ),
     # in a `full:` block, although the size is small; in a study's last setting
     (
         (*TINY, "full"),

@@ -205,3 +205,47 @@ def test_a_mask_keeps_its_classes_where_colours_change(images: torch.Tensor) -> 
     y = torch.randint(0, 5, (12, 8, 6), dtype=torch.uint8)
     after, masks = augment.build(Augment(colour=1.0), images)(images, y)
     assert masks is y and not torch.equal(after, images)
+
+
+@pytest.mark.parametrize("options", [{"policy": "trivialaugment"}, {"policy": "randaugment"}])
+def test_a_policy_is_torchvisions(images: torch.Tensor, options: dict[str, Any]) -> None:
+    """torchvision's transform on each image, seeded by the number that was drawn for it."""
+    from torchvision.transforms import v2
+
+    kind = {"trivialaugment": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}
+    transform = kind[options["policy"]](interpolation=v2.InterpolationMode.BILINEAR)
+    change = build(images, **options)
+    torch.manual_seed(5)
+    after, following = change(images), torch.rand(1)
+    torch.manual_seed(5)
+    seeds = augment.seeds_of(len(images))
+    assert torch.equal(following, torch.rand(1))  # what comes after draws as if nothing had
+    for image, seed, changed in zip(images, seeds, after, strict=True):
+        torch.manual_seed(int(seed))
+        assert torch.equal(changed, transform(image))
+    assert sum(not torch.equal(a, b) for a, b in zip(after, images, strict=True)) > 6
+
+
+def test_a_policy_takes_the_chosen_images_from_the_cpu(images: torch.Tensor) -> None:
+    """On a GPU, batch and images on the CPU are two: the rows say which images are in the batch."""
+    change, rows = augment.build(Augment(policy="randaugment"), images), torch.tensor([7, 2])
+    torch.manual_seed(5)
+    expected, _ = change(images[rows], rows)
+    torch.manual_seed(5)
+    assert torch.equal(change(torch.zeros_like(images[rows]), rows, 2, rows)[0], expected)
+
+
+def test_erased_rectangles_have_the_mean_colour(images: torch.Tensor) -> None:
+    """By the paper's limits: an area of .02 to .33 (to half a pixel a side), in half the images."""
+    grey = torch.zeros(400, 3, 32, 32, dtype=torch.uint8)
+    after = build(images, erase=0.5)(grey)
+    mean = images.double().mean((0, 2, 3)).float()
+    hole = (after == mean[:, None, None]).all(1)  # (N, H, W)
+    assert torch.equal(after, torch.where(hole[:, None], mean[:, None, None], 0.0))
+    erased = hole.any((1, 2))
+    assert 160 < int(erased.sum()) < 240
+    for each in hole[erased]:
+        height, width = int(each.any(1).sum()), int(each.any(0).sum())
+        assert int(each.sum()) == height * width  # one rectangle
+        assert (height - 0.5) * (width - 0.5) / 1024 < 0.33
+        assert (height + 0.5) * (width + 0.5) / 1024 > 0.02

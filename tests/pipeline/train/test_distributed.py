@@ -43,6 +43,13 @@ BUSY = {
     "schedule": "onecycle",
 }
 ALL_AUGMENTED = {"rotate": 10, "shift": 0.1, "flip": "horizontal", "crop_pad": 1, "colour": 0.1}
+TODAY = {
+    "augment": {"policy": "randaugment", "rotate": 5, "erase": 0.5},
+    "label_smoothing": 0.1,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "ema": 0.9,
+}
 Resolve = Callable[..., dict[str, Any]]
 
 
@@ -60,6 +67,7 @@ def recipes(resolved: Resolve) -> dict[str, Any]:
     return {
         "images": resolved(images, train={**BUSY, "augment": ALL_AUGMENTED}),
         "shards": shards.updated(workers=0),
+        "today": resolved(images, train={**BUSY, **TODAY}),
         "series": resolved(SERIES_RECIPE),
         "batch norm": resolved(IMAGE_RECIPE, net={"dropout": 0.0}),
         "frozen at first": resolved(images).updated(head=tuned, needs="images"),

@@ -50,10 +50,23 @@ BUSY = {
     "augment": {"rotate": 10, "shift": 0.1, "flip": "horizontal"},
     "snapshots": [1, 4],
 }
+TODAY = {
+    "label_smoothing": 0.1,
+    "augment": {"policy": "trivialaugment", "shift": 0.1, "erase": 0.5},
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "ema": 0.9,
+}
 RUNS = [
     pytest.param(
         IMAGE_RECIPE, BUSY, id="sgd, dropout, augmentation", marks=pytest.mark.slow
     ),  # imports torchvision
+    pytest.param(
+        IMAGE_RECIPE,
+        {**BUSY, "schedule": "cosine", "warmup": 1, "nesterov": True, **TODAY},
+        id="today's recipe",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(IMAGE_RECIPE, {"epochs": 5, "optimizer": "adadelta", "lr": 1.0}, id="adadelta"),
     pytest.param(
         SERIES_RECIPE, {"epochs": 5, "warmup": 2, "schedule": "cosine"}, id="adam, series"

@@ -25,12 +25,18 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.gpu.recipes import like, noise
 from pipeline.network import build as network
 from pipeline.params import load as params
-from pipeline.params.schema import Recipe
-from pipeline.train import augment, finetune, loop, losses
+from pipeline.params.schema import Augment, Recipe
+from pipeline.train import augment, averaging, finetune, loop, losses, mixing
 from pipeline.train.checkpoint import State
 
 pytestmark = pytest.mark.slow
 META = torch.device("meta")
+TODAY = {  # what no recipe of the file has
+    "augment": Augment(policy="randaugment", shift=0.1, erase=0.5),
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "ema": 0.9,
+}
 # By the name in torch's list of what raises in deterministic mode: the operators of ATen that raise
 # on a GPU.
 RAISING = {
@@ -139,12 +145,18 @@ def trained(recipe: Recipe) -> tuple[Watch, int]:
     optimizer = loop.optimizer_of(recipe, net)
     if recipe.head:
         finetune.freeze_stages(net, recipe.head, recipe.train.epochs)
-    change = augment.build(recipe.train.augment, fitting.x)
+    average = averaging.copy_network(net, recipe.train)
+    with pytest.MonkeyPatch.context() as patch:  # a policy keeps a copy of the images on the CPU
+        patch.setattr(Tensor, "cpu", lambda images: torch.zeros(images.shape, dtype=images.dtype))
+        change = augment.build(recipe.train.augment, fitting.x)
+    mix = mixing.build(recipe.train, len(like(recipe).about.get("labels", [])))
     minimise = partial(loop.loss_and_outputs, recipe, net)
     if recipe.train.loss == "pinball":
         losses.level_column(tuple(recipe.train.levels), META)  # once a process
     with Watch() as watch, Literals() as literals:
-        loop.take_steps(recipe, net, optimizer, fitting, change, State(), minimise)
+        loop.take_steps(
+            recipe, net, optimizer, fitting, change, State(), minimise, mix=mix, average=average
+        )
     return watch, literals.count
 
 
@@ -158,6 +170,7 @@ def recipes() -> Iterator[tuple[str, Recipe]]:
         Path("params.yaml").write_text(text)
         every = params.load()
         found = dict(every.models)
+        found["today"] = every.models["resnet20-digits"].updated(train=TODAY)
         for study, of in every.studies.items():
             for setting, layer in of.settings.items():
                 found[f"{study}, {setting}"] = params.resolve(
@@ -183,7 +196,7 @@ def kind(recipe: Recipe) -> str:
     parts = recipe.model_dump(include={"arch", "net", "head"})
     parts |= recipe.data.model_dump(include={"colour", "calendar", "targets"})
     parts |= recipe.train.model_dump(
-        include={"optimizer", "loss", "augment", "clip_norm", "l1", "l2"}
+        include={"optimizer", "loss", "augment", "clip_norm", "l1", "l2", "mixup", "cutmix", "ema"}
     )
     return json.dumps(outline(parts), sort_keys=True)
 
@@ -234,11 +247,13 @@ def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, in
 
 
 def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> None:
-    """The order of an epoch and, with augmentation, each step's numbers are sent without waiting."""
+    """The order of an epoch and, with augmentation, each step's numbers, or its images after a
+    policy, are sent without waiting.
+    """
     assert {
         name for name, (watch, literals) in watched.items() if literals or not all(watch.copies)
     } == set()
-    assert {len(watch.copies) for watch, _ in watched.values()} == {1, 2}
+    assert {len(watch.copies) for watch, _ in watched.values()} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
