@@ -184,6 +184,7 @@ def limits(field: Json) -> str:
         choices = part.get("enum", [part["const"]] if "const" in part else [])
         found += [", ".join(f"`{choice}`" for choice in choices)] if choices else []
         found += [f"{part['minimum']:,} or more"] if "minimum" in part else []
+        found += [f"below {part['exclusiveMaximum']:,}"] if "exclusiveMaximum" in part else []
         found += [f"{part['maximum']:,} at most"] if "maximum" in part else []
         found += ["not empty"] if part.get("minItems") == 1 or part.get("minProperties") else []
     for item in field.get("prefixItems", [])[:1]:

@@ -232,7 +232,7 @@ MISTAKES = [
         "models.tiny.train.loss: expected cross-entropy for mixed labels, got softmax-clip; or leave"
         " mixup and cutmix out",
     ),
-    ((*TINY, "train", "ema"), 1.0, "models.tiny.train.ema: expected below 1, got 1.0"),
+    ((*TINY, "train", "ema"), 1.0, "models.tiny.train.ema: expected below 1.0, got 1.0"),
     (
         (*TINY, "train", "augment"),
         {"policy": "autoaugment"},

@@ -235,10 +235,11 @@ def test_a_policy_takes_the_chosen_images_from_the_cpu(images: torch.Tensor) -> 
     assert torch.equal(change(torch.zeros_like(images[rows]), rows, 2, rows)[0], expected)
 
 
-def test_erased_rectangles_have_the_mean_colour(images: torch.Tensor) -> None:
+def test_erased_rectangles_have_the_mean_colour() -> None:
     """By the paper's limits: an area of .02 to .33 (to half a pixel a side), in half the images."""
-    grey = torch.zeros(400, 3, 32, 32, dtype=torch.uint8)
-    after = build(images, erase=0.5)(grey)
+    black = torch.zeros(400, 3, 32, 32, dtype=torch.uint8)
+    images = torch.cat([black[:1] + 40, black[:1] + 51])
+    after = build(images, erase=0.5)(black)
     mean = images.double().mean((0, 2, 3)).float()
     hole = (after == mean[:, None, None]).all(1)  # (N, H, W)
     assert torch.equal(after, torch.where(hole[:, None], mean[:, None, None], 0.0))
