@@ -14,7 +14,8 @@ import numpy as np
 
 from pipeline.data.dataset import PIECE, Data, Places, pieces
 
-FITTED = 100_000  # windows, or rows, at most to which a baseline is fitted: then every so many
+# Windows and rows at most to which baselines are fitted: of more, every so many.
+FITTED, FITTED_ROWS = 100_000, 1_000_000
 
 
 def baseline_forecasts(
@@ -43,11 +44,11 @@ def seasonal_naive(history: np.ndarray, horizon: int, season: int) -> np.ndarray
 def fit_autoregression(x: np.ndarray, starts: np.ndarray, order: int) -> np.ndarray:
     """Return least-squares coefficients (order + 1, D): the newest lag first, the constant last.
 
-    One fit for each column over all segments of x (rows, D), of FITTED rows at most; segment k
+    One fit for each column over all segments of x (rows, D), of FITTED_ROWS rows at most; segment k
     begins at row `starts[k]`.
     """
     count = len(Places.of(starts, order + 1, 1))
-    places = Places.of(starts, order + 1, -(-count // FITTED))
+    places = Places.of(starts, order + 1, -(-count // FITTED_ROWS))
     rows = places.first_rows(np.arange(len(places))) + order
     columns = []
     for column in x.T:

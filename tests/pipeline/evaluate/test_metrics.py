@@ -333,7 +333,7 @@ def test_long_series_are_measured_in_parts_and_fitted_by_samples(
     np.testing.assert_allclose(naive_baselines.mase_scale(x, starts, 7), scale, rtol=1e-14)
     changes = np.abs(np.concatenate([x[7:50] - x[:43], x[57:] - x[50:83]]))
     np.testing.assert_allclose(scale, changes.mean(0), rtol=1e-14)
-    monkeypatch.setattr(naive_baselines, "FITTED", 49)
+    monkeypatch.setattr(naive_baselines, "FITTED_ROWS", 49)
     got = naive_baselines.fit_autoregression(x, np.array([0, 90]), order=1)
     design = np.stack([x[:-1:2, 0], np.ones(45)], axis=1)
     expected = np.linalg.lstsq(design, x[1::2, 0], rcond=None)[0]
