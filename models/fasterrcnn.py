@@ -22,9 +22,8 @@ with its published weights if the recipe has `weights: {file: imagenet}`. `scale
 the square anchors in pixels: set them to the sizes of your objects.
 
 Expected on `scenes` (2,000 images of 80 x 80 pixels with 1 to 6 digits, batch 16, AdamW 4e-3,
-one-cycle, bf16; 300 validation scenes): after 4 epochs a mean average precision of .951 at an
-overlap of .5, of .77 as COCO's mean over .5 to .95, at 15 s of one core an epoch. The recipe takes
-6 epochs.
+one-cycle, 6 epochs in bf16; 400 unseen scenes): a mean average precision of .977 at an overlap of
+.5, of .81 as COCO's mean over .5 to .95.
 
 Differs from the paper: the backbone is a small VGG with batch normalization, whose stride is 4, for
 images of 64 to 96 pixels with objects of 12 to 28 (the paper: VGG-16, stride 16, 600 pixels,
