@@ -60,7 +60,6 @@ MOST_GROWTH = math.log(1000 / 16)  # of a side, so that exp does not overflow; a
 
 SMALL = "3-16 M 3-32 M 3-64 3-64"  # in the words of vgg.TABLE_1
 STRIDES = {"small": 4, "vgg": 16, "resnet": 16}  # zoo's is an option
-NAME = "squeezenet1_1"  # of zoo, its smallest
 PROBE = 256  # side in pixels of an image that measures strides
 NO_TRUNK = ("googlenet", "inception", "maxvit", "regnet", "swin", "vit")  # not one chain of maps
 
@@ -243,7 +242,7 @@ def zoo_features(in_channels: int, name: str, stride: int) -> nn.Sequential:
     return layers.named(**kept)
 
 
-def torchvision_weights(name: str = NAME, **options: object) -> dict[str, Tensor]:
+def torchvision_weights(name: str, **options: object) -> dict[str, Tensor]:
     """Return the ImageNet weights of `backbone: zoo`, under torchvision's names."""
     return zoo.torchvision_weights(name)
 
@@ -307,7 +306,7 @@ class FasterRCNN(nn.Module):
         most: Positive = 32,
         anchor_samples: Positive = 256,
         region_samples: Positive = 64,
-        name: str = NAME,
+        name: str = "squeezenet1_1",
         stride: Literal[4, 8, 16, 32] = 16,
     ) -> None:
         """`scales`: sides of the anchors in pixels; `pooled`: side of a pooled region; `width`:
