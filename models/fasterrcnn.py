@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from torchvision import ops
 
 from models import layers, options, resnet, vgg, zoo
+from models.boxes import decode, gather_rows, nms_mask
 from models.options import Positive
 
 PAPER = "Ren et al. 2017"
@@ -56,7 +57,6 @@ PROPOSAL_OVERLAP = 0.7  # section 3.3
 FIND_OVERLAP = 0.3  # of the authors' code, github.com/rbgirshick/py-faster-rcnn, TEST.NMS
 LEAST_SCORE = 0.05  # of a find, there
 POINTS = 2  # of RoI align, in each direction of a bin
-MOST_GROWTH = math.log(1000 / 16)  # of a side, so that exp does not overflow; as in Detectron
 
 SMALL = "3-16 M 3-32 M 3-64 3-64"  # in the words of vgg.TABLE_1
 STRIDES = {"small": 4, "vgg": 16, "resnet": 16}  # zoo's is an option
@@ -83,41 +83,6 @@ REFERENCE = {
         "source": "sum over the layers of sections 3.1 and 4, VGG-16 and 20 classes",
     },
 }
-
-
-@torch.library.custom_op("convline::nms_mask", mutates_args=())
-def nms_mask(boxes: Tensor, scores: Tensor, overlap: float, least: float) -> Tensor:
-    """Return which boxes non-maximum suppression keeps in each row, bool (M, R).
-
-    boxes (M, R, 4), scores (M, R). A box is kept if its score is above `least` and no kept box of a
-    higher score in its row overlaps it by more than `overlap`, as intersection over union. One
-    operator, whose output has a fixed shape: stage export writes it as ONNX's NonMaxSuppression.
-    """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    for row in range(len(boxes)):
-        (above,) = torch.where(scores[row] > least)
-        kept[row, above[ops.nms(boxes[row, above], scores[row, above], overlap)]] = True
-    return kept
-
-
-@nms_mask.register_fake
-def _(boxes: Tensor, scores: Tensor, overlap: float, least: float) -> Tensor:
-    return torch.empty_like(scores, dtype=torch.bool)
-
-
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the offsets (..., 4) that lead from anchors to boxes, both (..., 4) corners; eq. 2."""
-    size, anchor_size = boxes[..., 2:] - boxes[..., :2], anchors[..., 2:] - anchors[..., :2]
-    shift = (boxes[..., :2] + size / 2 - anchors[..., :2] - anchor_size / 2) / anchor_size
-    return torch.cat([shift, (size / anchor_size).log()], -1)
-
-
-def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """Return the boxes (..., 4) that offsets lead to from anchors; the inverse of `encode`."""
-    anchor_size = anchors[..., 2:] - anchors[..., :2]
-    centre = anchors[..., :2] + anchor_size / 2 + offsets[..., :2] * anchor_size
-    size = anchor_size * offsets[..., 2:].clamp(max=MOST_GROWTH).exp()
-    return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 
 def grid_anchors(height: int, width: int, stride: int, scales: Sequence[int]) -> Tensor:
@@ -158,12 +123,6 @@ def align_by_products(maps: Tensor, boxes: Tensor, side: int, scale: float) -> T
     lines = rows @ maps.permute(0, 2, 3, 1).flatten(2)  # (N, R * side, W * C)
     lines = lines.unflatten(2, (width, -1)).unflatten(1, (-1, side))  # (N, R, side, W, C)
     return (columns @ lines).flatten(0, 1).permute(0, 3, 1, 2)
-
-
-def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """Return rows (N, R, ...) of (N, A, ...) at index (N, R)."""
-    index = index.reshape(*index.shape, *[1] * (rows.dim() - 2))
-    return rows.gather(1, index.expand(*index.shape[:2], *rows.shape[2:]))
 
 
 class ProposalNetwork(nn.Module):

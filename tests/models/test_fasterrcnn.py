@@ -9,6 +9,7 @@ from torchvision.models import get_model
 
 import models
 from models import fasterrcnn, layers, summary
+from models.boxes import decode, encode, nms_mask
 
 SMALL = {"in_channels": 1, "size": (24, 32), "classes": 3, "width": 8}
 
@@ -58,13 +59,13 @@ def test_nine_anchors_at_each_cell_cover_the_image(net):
 def test_box_coding():
     """Eq. 2 by hand: the box is one anchor width further right, twice as wide, half as high."""
     anchor, box = torch.tensor([0.0, 0, 10, 20]), torch.tensor([5.0, 5, 25, 15])
-    offsets = fasterrcnn.encode(box, anchor)
+    offsets = encode(box, anchor)
     torch.testing.assert_close(offsets, torch.tensor([1, 0, math.log(2), math.log(0.5)]))
-    torch.testing.assert_close(fasterrcnn.decode(offsets, anchor), box)
+    torch.testing.assert_close(decode(offsets, anchor), box)
 
 
 def test_decoded_sides_are_finite():
-    box = fasterrcnn.decode(torch.full((4,), 1e4), torch.tensor([0.0, 0, 10, 10]))
+    box = decode(torch.full((4,), 1e4), torch.tensor([0.0, 0, 10, 10]))
     assert box.isfinite().all()
 
 
@@ -79,7 +80,7 @@ def test_suppression_by_its_definition():
     boxes = random_boxes(3, 20)
     scores = torch.rand(3, 20, generator=torch.Generator().manual_seed(3))
     overlaps = ops.box_iou(boxes, boxes)
-    kept = fasterrcnn.nms_mask(boxes, scores, 0.3, 0.2)
+    kept = nms_mask(boxes, scores, 0.3, 0.2)
     for row in range(3):
         stays: list[int] = []
         for k in scores[row].argsort(descending=True).tolist():

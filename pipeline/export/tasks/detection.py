@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from onnxscript import opset20
 from torch import nn
 
-import models.fasterrcnn  # noqa: F401, registers the operator convline::nms_mask
+import models.boxes  # noqa: F401, registers the operator convline::nms_mask
 from pipeline.data.dataset import Data
 from pipeline.export.graph import export_network
 from pipeline.export.image_inputs import golden_inputs as golden_inputs

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
-from models.fasterrcnn import encode, gather_rows
+from models.boxes import encode, gather_rows
 from pipeline.data.dataset import Data
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Batches, Split, image_batches
@@ -113,7 +112,9 @@ def overlap(boxes: Tensor, y: Tensor) -> Tensor:
 
     It is -1 where an image has no M-th box.
     """
-    return box_iou(boxes, y[..., :4]).masked_fill(y[:, None, :, 4] < 0, -1)
+    from torchvision import ops  # late: every training imports this file, torchvision takes seconds
+
+    return ops.box_iou(boxes, y[..., :4]).masked_fill(y[:, None, :, 4] < 0, -1)
 
 
 def label_anchors(overlaps: Tensor) -> tuple[Tensor, Tensor]:
