@@ -24,22 +24,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ("train", "export", "check", "explain", "package", "infer")
 KILLED = "lenet5-digits"  # whose training is killed
+SERVER = (sys.executable, "-m", "pipeline.line.fork_server", sys.executable, "-m")  # as `make` does
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_tree(tmp_path_factory.mktemp("a folder") / "con line", git=True)
-    server = (
-        sys.executable,
-        "-m",
-        "pipeline.line.fork_server",
-        sys.executable,
-        "-m",
-    )  # as `make` does
     folder.joinpath("first.log").write_text(
-        run(folder, "env", "JOBS=2", *server, "pipeline.line.run")
+        run(folder, "env", "JOBS=2", *SERVER, "pipeline.line.run")
     )
-    run(folder, *server, "dvc", "repro")
+    run(folder, *SERVER, "dvc", "repro")
     return folder
 
 
@@ -97,7 +91,7 @@ def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
 def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path) -> None:
     edit_params(clone, lambda p: p["models"]["fcnn0-digits"]["train"].update(lr=0.02))
     expected = {"params", "report", *(f"{stage}@fcnn0-digits" for stage in STAGES)}
-    assert ran(dvc(clone, "repro")) == expected
+    assert ran(run(clone, *SERVER, "dvc", "repro")) == expected
 
 
 def test_adding_and_removing_an_architecture(clone: Path) -> None:
@@ -110,7 +104,7 @@ def test_adding_and_removing_an_architecture(clone: Path) -> None:
     run(clone, sys.executable, "-m", "pipeline.new", "net", "mynet")
     assert "\nModel = " in (clone / "models" / "mynet.py").read_text()
     (clone / "models" / "mynet.py").write_text(network_file())
-    assert ran(dvc(clone, "repro")) == {
+    assert ran(run(clone, *SERVER, "dvc", "repro")) == {
         "params",
         "report",
         *(f"{s}@mynet-digits" for s in ("data", *STAGES)),
