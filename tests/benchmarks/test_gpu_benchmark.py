@@ -280,8 +280,10 @@ def test_repeated_training_steps_are_compared_bit_by_bit(
     epoch = recipes.loop.one_epoch
     calls = []
 
-    def uneven(recipe: Recipe, net: torch.nn.Module, *others: Any) -> dict[str, float]:
-        row = epoch(recipe, net, *others)
+    def uneven(
+        recipe: Recipe, net: torch.nn.Module, *others: Any, **named: Any
+    ) -> dict[str, float]:
+        row = epoch(recipe, net, *others, **named)
         calls.append(1)
         with torch.no_grad():
             first = next(net.parameters())
