@@ -106,13 +106,14 @@ class LocalNormalization(nn.Module):
         """Return the mean of x around each pixel.
 
         In training as products, a tenth of the pools' time at 64 pixels; a served int8 file would
-        quantize products.
+        quantize products. They are of float32 in mixed precision, too, as in evaluation.
         """
         if not self.training:
             pooled: Tensor = self.pools(x)
             return pooled
         down, across = (band(side, x.device) for side in x.shape[2:])
-        return down @ x @ across.T
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
+            return down @ x.float() @ across.T
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - self.mean(x)

@@ -16,8 +16,9 @@ def small(seed=0, **options):
     return farabet.Farabet(**SMALL | options).eval()
 
 
+@pytest.mark.parametrize("bf16", [False, True])  # which leaves normalization in float32
 @pytest.mark.parametrize("training", [False, True])  # by pools, by products
-def test_local_normalization_against_its_formula(training):
+def test_local_normalization_against_its_formula(training, bf16):
     """Jarrett et al. 2009, section 2.1, with a square window cut at the border: numpy, by pixel."""
     x = torch.randn(1, 2, 20, 17) * torch.linspace(0, 3, 17)
     around = [
@@ -27,7 +28,8 @@ def test_local_normalization_against_its_formula(training):
     def mean(channel):
         return np.array([[channel[window].mean() for window in row] for row in around])
 
-    normalized = farabet.LocalNormalization().train(training)(x)[0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        normalized = farabet.LocalNormalization().train(training)(x)[0]
     for channel, got in zip(x[0].double().numpy(), normalized, strict=True):
         centred = channel - mean(channel)
         deviation = np.sqrt(mean(centred**2))
