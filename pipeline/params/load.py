@@ -237,7 +237,9 @@ def entry(name: str, kind: type[E]) -> E:
 def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """Return an entry's recipe in parts, each named after the first stage that depends on it."""
     recipe = in_environment(params, params.models[name])
-    recipe = recipe.updated(size=params.size, processes=params.processes, workers=params.workers)
+    recipe = recipe.updated(size=params.size, processes=params.processes)
+    if getattr(recipe.data, "layout", "array") != "array":  # else `workers` changes nothing
+        recipe = recipe.updated(workers=params.workers)
     exported, explained = ("saliency", "streaming"), ("synthesis",)
     whole = recipe.model_dump(mode="json", exclude={"base"})
     later = {"data", *exported, *explained}

@@ -44,6 +44,10 @@ class TrainingSplit(Split, Protocol):
     def device(self) -> torch.device:
         """Return where the batches are."""
 
+    @property
+    def in_memory(self) -> bool:
+        """Return whether a batch is rows of `x`, unchanged."""
+
     def pause(self, batch: int) -> int:
         """Return after how many steps an epoch may be interrupted, and be resumed there."""
 
@@ -70,6 +74,10 @@ class Batches:
     @property
     def device(self) -> torch.device:
         return self.x.device
+
+    @property
+    def in_memory(self) -> bool:
+        return True
 
     def __len__(self) -> int:
         return len(self.x)
@@ -131,6 +139,10 @@ class WindowBatches:
     def x(self) -> Tensor:
         """No image, of which statistics would be taken."""
         return self.rows[:0]
+
+    @property
+    def in_memory(self) -> bool:
+        return False
 
     def in_order(self, batch: int) -> Pairs:
         numbers = torch.arange(self.count, device=self.device)

@@ -278,7 +278,7 @@ def take_steps(
     order = [rows for rows in order if len(rows) >= least or len(order) == 1]
     parts = [distributed.own_rows(rows, mixing.mixes(train)) for rows in order[first:]]
     pause = fitting.pause(train.batch)
-    sums, in_memory = Sums(fitting.device), len(fitting.x) == len(fitting)
+    sums = Sums(fitting.device)
     for i, (x, y) in enumerate(fitting.read(parts, seed), first):
         if i and i % pause == 0:
             if i > first:
@@ -289,7 +289,7 @@ def take_steps(
             distributed.seed_epoch(seed, i)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(train, epoch + i / len(order)) * group.get("factor", 1.0)
-        x, y = mix(*change(x, y, len(order[i]), parts[i - first] if in_memory else None))
+        x, y = mix(*change(x, y, len(order[i]), parts[i - first] if fitting.in_memory else None))
         weight = len(x) * distributed.size() / len(order[i])
         sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
         if average:

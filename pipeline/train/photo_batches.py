@@ -119,6 +119,10 @@ class ShardedPhotos:
             generator=torch.Generator(),  # of seeds that nothing uses; not the training's own
         )
 
+    @property
+    def in_memory(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self.photos.index)
 

@@ -114,6 +114,8 @@ def read_part(
     part of an upright image of a width and a height. Raises InputError.
     """
     with _open_image(source) as (image, where):
+        if image.format == "PNG":  # getexif would decode it without its transparent value scaled
+            _load(image)
         # Of a TIFF, Pillow has exchanged width and height already.
         turned = image.format != "TIFF" and image.getexif().get(ORIENTATION) in TURNED
         width, height = image.size[::-1] if turned else image.size
@@ -265,8 +267,7 @@ def _to_colour(
     image: Image.Image, colour: str, background: tuple[int, int, int], where: str
 ) -> Image.Image:
     """Return the upright image in mode L ("grey") or RGB, alpha composited over the background."""
-    _scale_transparent_value(image)
-    image.load()
+    _load(image)
     samples = _grey_samples(image, where)
     # exif_transpose would copy all pixels of an upright image.
     if image.info and image.getexif().get(ORIENTATION, 1) != 1:
@@ -285,6 +286,12 @@ def _to_colour(
         image = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
     mode = "L" if colour == "grey" else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode an image that is not decoded yet, with its transparent value in decoded bits."""
+    _scale_transparent_value(image)
+    image.load()
 
 
 def _scale_transparent_value(image: Image.Image) -> None:

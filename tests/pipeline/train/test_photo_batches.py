@@ -151,6 +151,21 @@ def trained(
     return [*net.state_dict().values()], state.history
 
 
+def test_photos_are_changed_as_the_workers_cut_them(
+    recipe: EntryRecipe, source: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the sample for statistics is the whole split, whose images are not cut."""
+    split, seen = split_of(recipe, source), list[Any]()
+    assert len(split.x) == len(split)
+
+    def build(*_: Any) -> Callable[..., Any]:
+        return lambda x, y, of, chosen: seen.append(chosen) or (x, y)
+
+    monkeypatch.setattr(loop.augment, "build", build)
+    trained(recipe, source)
+    assert seen and all(chosen is None for chosen in seen)
+
+
 def test_processes_divide_each_batch(
     recipe: EntryRecipe, source: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,14 +282,20 @@ def test_workers_are_not_part_of_a_checkpoint_s_name(recipe: EntryRecipe, source
     assert len(names) == 1
 
 
-@pytest.mark.parametrize(("line", "expected"), [("", "auto"), ("workers: 3\n", 3)])
-def test_workers_reach_the_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: int | str
+@pytest.mark.parametrize(
+    ("workers", "layout", "expected"),
+    [("auto", "shards", "auto"), (3, "shards", 3), (3, "auto", 3), (3, "array", "auto")],
+)
+def test_workers_reach_the_stage_of_shards_alone(
+    monkeypatch: pytest.MonkeyPatch, workers: int | str, layout: str, expected: int | str
 ) -> None:
+    """A change of `workers:` reruns no training that has its images in memory."""
     monkeypatch.chdir(ROOT)
-    (tmp_path / "params.yaml").write_text(line + (ROOT / "params.yaml").read_text())
-    laid = params.lay_out(params.load(tmp_path / "params.yaml"), "lenet5-digits")["train"]
-    assert laid["workers"] == expected
+    file = params.load()
+    digits = file.models["lenet5-digits"].updated(data={"layout": layout})
+    one = {"workers": workers, "models": {"lenet5-digits": digits}}
+    laid = params.lay_out(replace(file, **one), "lenet5-digits")  # type: ignore[arg-type]
+    assert laid["train"]["workers"] == expected
 
 
 def test_automatic_workers_share_the_cores(

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import tiny
 from convline.errors import InputError
-from convline.images.decode import FORMATS, MAX_PIXELS, lost_contrast, read_image, read_size
+from convline.images.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    lost_contrast,
+    read_image,
+    read_part,
+    read_size,
+)
 from convline.model_file.document import ImageRule
 from convline.model_file.schema import INTERPOLATIONS
 from PIL import Image, ImageFile, ImageOps
@@ -233,6 +240,16 @@ def test_a_png_s_transparent_value_is_compared_in_the_files_bits(
     for _ in range(2):  # an open image is decoded by the first
         found = read_image(source, RGB)
         assert (found[:, :3] == RGB.background).all() and (found[:, 3:] == grey).all()
+
+
+@pytest.mark.parametrize(("colour", "depth"), [(0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
+def test_a_part_has_the_transparent_value_of_the_whole(depth: int, colour: int) -> None:
+    key, other = 0xC822 * (2**depth - 1) // 0xFFFF, (2**depth - 1) // 3
+    data = png(np.tile(np.repeat([key, other], 3), (4, 1)), depth, colour, key)
+    whole = read_image(data, RGB)
+    assert (whole[:, :3] == RGB.background).all() and len(np.unique(whole[:, 3:])) == 1
+    part = read_part(data, RGB, lambda width, height: (0, 0, width, height))
+    np.testing.assert_array_equal(part, whole)
 
 
 def test_sixteen_bit_greys_beside_the_transparent_one_are_opaque() -> None:
