@@ -39,6 +39,14 @@ DATA_KEYWORDS = {
 }
 # Keys of `data:` that say how stage data keeps images: no part of the input that a backbone takes.
 LAYOUT = ("layout", "longest_side", "shard_mb", "on_undecodable", "max_skipped")
+# Keys that change nothing, unless another key of their block has one of these values.
+EFFECTIVE = (
+    ("data", "shard_mb", "layout", ("shards", "auto")),
+    ("data", "max_skipped", "on_undecodable", ("skip",)),
+    ("train.augment", "magnitude", "policy", ("randaugment",)),
+    ("train.augment", "area", "crop", ("random_resized",)),
+    ("train.augment", "aspect", "crop", ("random_resized",)),
+)
 LOSSES = {  # choices of train.loss; of a task that is not listed the network has its own
     "classification": ("auto", "cross-entropy", "softmax-clip"),
     "forecasting": ("auto", "mse", "pinball"),
@@ -161,7 +169,9 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     found = EntryRecipe.model_construct(
         arch=block.arch,
         net=network_options.options_in_effect(made["net"]),
-        data=whole.model_construct(**dict(made["data"]), task=task, spec=sets[name]),
+        data=whole.model_construct(
+            made["data"].model_fields_set, **dict(made["data"]), task=task, spec=sets[name]
+        ),
         train=ResolvedTrain.model_construct(**dict(made["train"]), levels=levels),
         weights=made["weights"],
         needs=block.needs,
@@ -242,6 +252,7 @@ def check_together(place: str, recipe: EntryRecipe) -> None:
     checks: list[Callable[[str, EntryRecipe], None]] = [
         check_task,
         check_crop,
+        check_effects,
         check_options,
         check_start,
     ]
@@ -268,6 +279,9 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
     if train.loss == "softmax-clip" and (train.mixup or train.cutmix):
         what = "expected cross-entropy for mixed labels, got softmax-clip"
         raise ParamsError(f"{place}.train.loss: {what}; or leave mixup and cutmix out")
+    if train.nesterov and (train.optimizer != "sgd" or not train.momentum):
+        what = f"expected sgd with a momentum, got {train.optimizer}, momentum {train.momentum:g}"
+        raise ParamsError(f"{place}.train.nesterov: {what}; leave nesterov out")
     if isinstance(data, SeriesData):
         check_forecast(place, recipe, data)
     elif data.standardise == "imagenet" and data.colour != "rgb":
@@ -333,6 +347,15 @@ def check_crop(place: str, recipe: EntryRecipe) -> None:
     if augment.crop == "random" and data.shorter_px is None:
         what = "random cuts out of a photo of data.shorter_px pixels, which is missing"
         raise ParamsError(f"{place}.train.augment.crop: {what}; set it, with fit: crop")
+
+
+def check_effects(place: str, recipe: EntryRecipe) -> None:
+    """Refuse keys that are set and would change nothing."""
+    blocks = {"data": recipe.data, "train.augment": recipe.train.augment}
+    for name, key, other, values in EFFECTIVE:
+        block = blocks[name]
+        if block and key in block.model_fields_set and getattr(block, other) not in values:
+            raise ParamsError(f"{place}.{name}.{key}: it is for {other}: {values[0]}; leave it out")
 
 
 def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:

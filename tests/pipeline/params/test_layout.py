@@ -63,6 +63,16 @@ def test_the_default_is_an_array_and_auto_stays_where_shards_can_be(resolved: Re
     assert [data.layout for data in made] == ["array", "auto", "shards"]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("layout", ["shards", "auto"])
+def test_keys_with_an_effect_are_accepted(resolved: Resolve, layout: str) -> None:
+    keys = {"layout": layout, "shard_mb": 2.0, "on_undecodable": "skip", "max_skipped": 0.1}
+    augment: dict[str, Any] = {"policy": "randaugment", "magnitude": 5}
+    if layout == "shards":
+        augment |= {"crop": "random_resized", "area": [0.5, 1.0], "aspect": [1.0, 1.5]}
+    made = resolved(IMAGE_RECIPE, data=keys, train={"augment": augment})
+    assert made.data.shard_mb == 2.0 and made.train.augment.magnitude == 5  # type: ignore[union-attr]
+
+
 def test_what_is_built_on_a_backbone_keeps_its_own_images(resolved: Resolve) -> None:
     """A head on features needs arrays, also on a backbone whose training split was in shards."""
     keys = {"layout": "shards", "shard_mb": 2.0, "longest_side": 64, "on_undecodable": "skip"}

@@ -238,6 +238,44 @@ MISTAKES = [
         {"policy": "autoaugment"},
         "models.tiny.train.augment.policy: unknown value 'autoaugment'; did you mean 'randaugment'?",
     ),
+    (
+        (*TINY, "train"),
+        {"optimizer": "sgd", "momentum": 0.0, "nesterov": True},
+        "models.tiny.train.nesterov: expected sgd with a momentum, got sgd, momentum 0; leave"
+        " nesterov out",
+    ),
+    (
+        (*TINY, "train"),
+        {"optimizer": "adam", "nesterov": True},
+        "models.tiny.train.nesterov: expected sgd with a momentum, got adam, momentum 0.9; leave"
+        " nesterov out",
+    ),
+    # set to their defaults, but without effect
+    (
+        (*TINY, "data", "shard_mb"),
+        128.0,
+        "models.tiny.data.shard_mb: it is for layout: shards; leave it out",
+    ),
+    (
+        (*TINY, "data", "max_skipped"),
+        0.01,
+        "models.tiny.data.max_skipped: it is for on_undecodable: skip; leave it out",
+    ),
+    (
+        (*TINY, "train", "augment"),
+        {"policy": "trivialaugment", "magnitude": 9},
+        "models.tiny.train.augment.magnitude: it is for policy: randaugment; leave it out",
+    ),
+    (
+        (*TINY, "train", "augment"),
+        {"flip": "horizontal", "area": [0.5, 1.0]},
+        "models.tiny.train.augment.area: it is for crop: random_resized; leave it out",
+    ),
+    (
+        (*TINY, "train", "augment"),
+        {"flip": "horizontal", "aspect": [1.0, 1.0]},
+        "models.tiny.train.augment.aspect: it is for crop: random_resized; leave it out",
+    ),
     # in a `full:` block, although the size is small; in a study's last setting
     (
         (*TINY, "full"),
