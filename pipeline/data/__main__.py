@@ -28,10 +28,10 @@ def main() -> None:
         data, samples = make(params.entry(name, DataPart).data, work)
         folder = fresh(OUT / name / "data")
         try:
-            save(folder, data)
             raw = folder / "raw"
             raw.mkdir()
             TASKS[data.task].write_raw(raw, data, samples)
+            save(folder, data)  # last: it moves the shards, which else the next run needs
         except OSError:  # a full disk
             shutil.rmtree(folder)
             raise

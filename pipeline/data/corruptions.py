@@ -8,11 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from convline.errors import InputError
 from convline.images.decode import read_full_size
 from PIL import Image, ImageFilter
 
-from pipeline.core.errors import StageError
 from pipeline.params.schema import Camera
 
 Colour = tuple[int, int, int]  # red, green, blue
@@ -24,12 +22,9 @@ def corrupt_image(
     """Return the corrupted image, in mode L or RGB.
 
     number: the image's place in the dataset, part of its noise's seed. background: the colour
-    behind transparent pixels.
+    behind transparent pixels. Raises InputError for what is no image.
     """
-    try:
-        picture = read_full_size(image, background)
-    except InputError as error:
-        raise StageError(f"data: {error}; repair or remove the file") from None
+    picture = read_full_size(image, background)
     picture = picture.filter(ImageFilter.GaussianBlur(camera.blur)) if camera.blur else picture
     pixels = np.asarray(picture, np.float64)
     pixels = pixels * (camera.colour if pixels.ndim == 3 else np.mean(camera.colour))

@@ -125,7 +125,7 @@ def without_skipped(
 ) -> dict[str, list[Sample]]:
     """Return the samples that were not skipped.
 
-    Raises StageError where more were skipped than `max_skipped` allows.
+    Raises StageError where more were skipped than `max_skipped` allows, or all of a split.
     """
     total = sum(map(len, splits.values()))
     if len(skipped) > recipe.max_skipped * total:
@@ -133,10 +133,15 @@ def without_skipped(
         what = f"{len(skipped)} of {total} images cannot be decoded, {first} ({reason}) the first"
         cure = f"repair or remove them, or raise data.max_skipped, which is {allowed}"
         raise StageError(f"data: {what}; {cure}")
-    return {
+    left = {
         split: [sample for sample in samples if sample.id not in skipped]
         for split, samples in splits.items()
     }
+    for split, samples in left.items():
+        if splits[split] and not samples:
+            what = f"none of the {len(splits[split])} {split} images can be decoded"
+            raise StageError(f"data: {what}; repair them, or ask for a larger split")
+    return left
 
 
 def describe_images(about: dict[str, Any], what: str) -> str:

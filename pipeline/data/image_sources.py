@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.errors import InputError
 from PIL import Image
 
 from pipeline.core.errors import StageError, hint
 from pipeline.data import class_folders, packed_sources
 from pipeline.data.corruptions import corrupt_image
+from pipeline.data.image_arrays import undecodable
 from pipeline.data.splits import Sample, Splits, divide, stratified
-from pipeline.params.schema import AnyImageSet, DigitsSet, PackedSet, TorchvisionSet
+from pipeline.params.schema import AnyImageSet, Camera, DigitsSet, PackedSet, TorchvisionSet
 
 DOWNLOADS = Path("out/downloads")
 
@@ -56,16 +58,25 @@ def images(
         }
         labels = chosen
     if spec.camera:
-        number, look = itertools.count(), (spec.camera, spec.seed)
-        for split, samples in splits.items():
-            splits[split] = [
-                replace(s, image=corrupt_image(s.open(), *look, next(number), background))
-                for s in samples
-            ]
+        splits = pictured(splits, spec.camera, spec.seed, background)
     if spec.per_class:
         seed = spec.seed if spec.draw is None else spec.draw
         splits["train"] = few(splits["train"], spec.per_class, seed)
     return splits, labels
+
+
+def pictured(splits: Splits, camera: Camera, seed: int, background: tuple[int, int, int]) -> Splits:
+    """Return the samples as another camera shows them. Raises StageError for what is no image."""
+    number, taken = itertools.count(), Splits()
+    for split, samples in splits.items():
+        taken[split] = []
+        for sample in samples:
+            try:
+                image = corrupt_image(sample.open(), camera, seed, next(number), background)
+            except InputError as error:
+                raise undecodable(sample, error) from None
+            taken[split].append(replace(sample, image=image))
+    return taken
 
 
 def few(samples: list[Sample], per_class: int, seed: int) -> list[Sample]:

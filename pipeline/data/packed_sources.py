@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tarfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.data.splits import Packed, Sample, Splits, divide
 from pipeline.params.schema import PackedSet, ParquetSet, WebDatasetSet
 
 Label = int | str
+MAX_LABEL = 1024  # bytes
 # of each image of a file: its id, its position, its label; and the names of the classes, if told
 Reader = Callable[[Path, str, str], tuple[list[tuple[str, Packed, Label]], list[str] | None]]
 
@@ -41,16 +43,20 @@ def read(spec: PackedSet) -> tuple[Splits, list[str]]:
     suffix, reader = kinds[type(spec)]
     place, root = f"data.{spec.source}", located(spec.path)
     rows: list[tuple[str | None, str, Packed, Label]] = []
-    names = spec.names
+    names, named_by = spec.names, ""
     for file in find_files(root, suffix, place):
         inside = file.name if root == file else str(file.relative_to(root))
         try:
             found, told = reader(file, inside, spec.label)
         except InputError as error:
-            what = f"{error.where}: {error.reason}"
-            raise StageError(f"{place}: {what}; copy the file again, or remove it") from None
+            cure = "" if "; " in error.reason else "; copy the file again, or remove it"
+            raise StageError(f"{place}: {error.where}: {error.reason}{cure}") from None
         rows += [(split_of(inside), *row) for row in found]
-        names = names or told
+        if told and not spec.names:
+            if names and names != told:
+                what = f"{named_by} names the classes {shorten(names)}, {inside} {shorten(told)}"
+                raise StageError(f"{place}: {what}; write them alike, or set `names:`")
+            names, named_by = told, named_by or inside
     if not rows:
         raise StageError(f"{place}: {root} holds no image; give the folder of the {suffix} files")
     labels = names or class_names([row[3] for row in rows], place)
@@ -119,7 +125,15 @@ def class_names(found: list[Label], place: str) -> list[str]:
         raise StageError(f"{place}: {what}; use one of them")
     if numbers and min(numbers) < 0:
         raise StageError(f"{place}: expected labels from 0 on, got {min(numbers)}; correct it")
+    if numbers and max(numbers) >= len(found):  # before a list of so many names is made
+        what = f"expected labels below {len(found)}, the number of images, got {max(numbers)}"
+        raise StageError(f"{place}: {what}; correct it, or set `names:`")
     return words or [str(number) for number in range(max(numbers) + 1)]
+
+
+def shorten(names: list[str]) -> str:
+    """Return the names as a sentence has them: at most 100 characters."""
+    return textwrap.shorten(", ".join(map(str, names)), 100, placeholder=" ...")
 
 
 def read_tar(
@@ -128,6 +142,7 @@ def read_tar(
     """Return what a tar holds: of each key an image, and a label with the suffix."""
     images: dict[str, Member] = {}
     labels: dict[str, Member] = {}
+    dotted: dict[str, set[str]] = {}  # of a name with a second dot: the last suffixes
     end = 0
     for member in archives.members(str(file)):
         end = member.start + member.size
@@ -136,6 +151,9 @@ def read_tar(
         if is_hidden(name) or not extension:
             continue
         key = f"{folder}/{key}" if folder else key
+        if "." in extension and extension != suffix:
+            whole, _, last = member.name.rpartition(".")
+            dotted.setdefault(whole, set()).add(last)
         kinds = {suffix: labels} if extension == suffix else {}
         if f".{extension.lower()}" in decode.SUFFIXES:
             kinds = {extension: images}
@@ -149,13 +167,25 @@ def read_tar(
     for key in sorted(images.keys() ^ labels.keys()):
         got = "an image alone" if key in images else "a label alone"
         raise InputError(f"{file}/{key}", f"expected an image and a label (.{suffix}), got {got}")
+    for whole, kinds_of in dotted.items():
+        key = "/".join([*whole.split("/")[:-1], whole.rpartition("/")[2].partition(".")[0]])
+        pictures = [last for last in kinds_of if f".{last.lower()}" in decode.SUFFIXES]
+        # 000003.mask.png beside 000003.jpg is more of that sample
+        if pictures and (suffix in kinds_of or key not in images):
+            what = f"expected one dot, since the key ends at the first, got {whole}.{pictures[0]}"
+            raise InputError(f"{file}/{key}", f"{what}; rename it and its label")
     read = {key: parse_label(labels[key]) for key in images}
     return [(f"{inside}/{key}", image, read[key]) for key, image in images.items()], None
 
 
 def parse_label(member: Member) -> Label:
     """Return a label: the index or the name of a class."""
-    text = member.read().decode("utf-8", "replace").strip()
+    if member.size > MAX_LABEL:
+        raise InputError(member.path, f"expected at most {MAX_LABEL} bytes, got {member.size:,}")
+    try:
+        text = member.read().decode().strip()
+    except UnicodeDecodeError as error:
+        raise InputError(member.path, f"expected UTF-8, got {error.reason}") from None
     if not text:
         raise InputError(member.path, "expected the index or the name of a class, got nothing")
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
@@ -174,10 +204,12 @@ def read_parquet(
         schema = parquet.read_schema(file)
         if column not in schema.names:
             have = ", ".join(schema.names)[:200]
-            raise InputError(str(file), f"expected a column {column!r} of labels, got {have}")
+            what = f"expected a column {column!r} of labels, got {have}"
+            raise InputError(str(file), f"{what}; set `label:` to the column of labels")
         kind = schema.field(column).type
         if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
-            raise InputError(str(file), f"expected indices or names in {column!r}, got {kind}")
+            what = f"expected indices or names in {column!r}, got {kind}"
+            raise InputError(str(file), f"{what}; set `label:` to the column of labels")
         labels = parquet.read_table(file, columns=[column]).column(0).to_pylist()
     for row, label in enumerate(labels):
         if label is None:
@@ -190,7 +222,9 @@ def read_parquet(
 def features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     """Return the columns' features as `datasets` describes them in a file's metadata, or {}."""
     try:
-        told: dict[str, Any] = json.loads(metadata[b"huggingface"])["info"]["features"]
+        told = json.loads(metadata[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
+        return {}
+    if not isinstance(told, dict):
         return {}
     return {name: value for name, value in told.items() if isinstance(value, dict)}

@@ -16,7 +16,6 @@ import shutil
 import signal
 import tarfile
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,9 +27,9 @@ from typing import Any
 
 import numpy as np
 from convline.errors import InputError
-from convline.images.archives import members
+from convline.images.archives import MAX_BYTES, members
 from convline.images.decode import lost_contrast, read_full_size, read_image, read_size
-from convline.images.parquet_images import Cell
+from convline.images.parquet_images import Cell, count_rows
 from convline.model_file.document import ImageRule
 from PIL import Image
 
@@ -47,7 +46,7 @@ from pipeline.data.image_arrays import (
     without_skipped,
 )
 from pipeline.data.normalization import Sums
-from pipeline.data.shards import COLUMNS, FORMAT, ShardIndex
+from pipeline.data.shards import COLUMNS, DAMAGED, FORMAT, ShardIndex
 from pipeline.data.splits import Sample
 from pipeline.params.schema import ImageData
 
@@ -210,8 +209,8 @@ def mixed(samples: Sequence[Sample], seed: int) -> np.ndarray:
 
 def estimate_bytes(samples: Sequence[Sample], longest_side: int | None) -> np.ndarray:
     """Return about how many bytes each sample takes in a shard, int64 (N,)."""
-    cells = Counter(s.image.archive for s in samples if isinstance(s.image, Cell))
-    a_cell = {file: os.path.getsize(file) // count for file, count in cells.items()}
+    tables = {s.image.archive for s in samples if isinstance(s.image, Cell)}
+    a_cell = {file: os.path.getsize(file) // count_rows(file) for file in tables}
 
     def size(image: Any) -> int:
         if isinstance(image, Path):
@@ -268,11 +267,11 @@ def writer_ended(jobs: list[Job]) -> StageError:
     names = []
     for job in jobs:
         if job.unfinished.exists():
-            images = 0
+            following = 0  # samples that were skipped before it are not in the file
             with suppress(InputError):  # the file ends in the middle
                 for member in members(str(job.unfinished)):
-                    images += not member.name.endswith(".cls")
-            names.append(job.samples[min(images, len(job.samples) - 1)].id)
+                    following = job.numbers.index(int(member.name.partition(".")[0])) + 1
+            names.append(job.samples[min(following, len(job.samples) - 1)].id)
             job.unfinished.unlink()
     where = f" at {' or '.join(names)}" if names else ""
     what = f"a process that writes shards was ended by a signal{where} (out of memory?)"
@@ -287,9 +286,9 @@ def is_written(job: Job) -> bool:
     if not (job.file.exists() and job.part.exists()):
         return False
     try:
-        with np.load(job.part) as part:
+        with job.part.open("rb") as file, np.load(file) as part:  # numpy leaves a bad one open
             plan, digest = str(part["plan"]), str(part["sha256"])
-    except (OSError, ValueError, KeyError):
+    except DAMAGED:
         return False
     return plan == job.digest() and digest == file_digest(job.file)
 
@@ -327,8 +326,14 @@ def write_tar(job: Job) -> dict[str, Any]:
     ):
         for number, sample in zip(job.numbers, job.samples, strict=True):
             try:
-                content, suffix = stored(sample, settings)
-                pixels = read_image(content, rule)
+                original, suffix = sample.encoded()
+                pixels = read_image(original, rule)
+                # of the original: those of the other splits, which are not scaled, are compared
+                digest = np.frombuffer(pixel_digest(pixels), np.uint8)
+                lost = lost_contrast(original, pixels)
+                content, suffix = stored(original, suffix, settings)
+                if content is not original:
+                    pixels = read_image(content, rule)
             except InputError as error:
                 if not settings.skip:
                     raise undecodable(sample, error) from None
@@ -338,10 +343,10 @@ def write_tar(job: Job) -> dict[str, Any]:
             add_member(tar, f"{number:09d}.cls", str(sample.label).encode())
             file.flush()  # how far it came is seen in the file if this process is killed
             rows.append((number, start, len(content), sample.label))
-            digests.append(np.frombuffer(pixel_digest(pixels), np.uint8))
+            digests.append(digest)
             sums.add(pixels[None])
             if not isinstance(sample.image, Image.Image):
-                flat += lost_contrast(content, pixels)
+                flat += lost
     columns = np.array(rows, np.int64).reshape(-1, 4).T
     return {
         **dict(zip(COLUMNS[1:], columns, strict=True)),
@@ -362,15 +367,18 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     return int(start)
 
 
-def stored(sample: Sample, settings: Settings) -> tuple[bytes, str]:
+def stored(content: bytes, suffix: str, settings: Settings) -> tuple[bytes, str]:
     """Return the bytes of the image file that a shard holds, and its suffix.
 
-    They are those of the source. A photo whose longer side exceeds `longest_side` is scaled down to
-    it (Lanczos) and encoded as JPEG.
+    content, suffix: of the source, whose bytes they are. A photo whose longer side exceeds
+    `longest_side` is scaled down to it (Lanczos) and encoded as JPEG. Raises InputError for one of
+    more bytes than are read from a tar.
     """
-    content, suffix = sample.encoded()
     longest = settings.longest_side
     if longest is None or max(read_size(content)) <= longest:
+        if len(content) > MAX_BYTES:
+            what = f"at most {MAX_BYTES:,} bytes of a photo in a shard, got {len(content):,}"
+            raise InputError("image bytes", f"expected {what} (data.longest_side scales it)")
         return content, suffix
     image = read_full_size(content, settings.rule.background)
     scale = longest / max(image.size)

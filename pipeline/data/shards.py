@@ -11,6 +11,7 @@ index of its class. The key is the sample's number in the training split. The fo
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from convline.model_file.document import ImageRule
 from pipeline.core.errors import StageError
 
 FORMAT = 1
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # of arrays cut off
 CURE = "run stage data again (`dvc repro -f data@ENTRY`)"
 COLUMNS = ("shard", "key", "start", "size", "label")  # arrays of index.npz
 
@@ -52,9 +54,9 @@ class ShardIndex:
         """Return the index of a folder. Raises StageError where a shard is missing or cut off."""
         try:
             about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            with np.load(folder / "index.npz") as arrays:
+            with (folder / "index.npz").open("rb") as file, np.load(file) as arrays:
                 columns: dict[str, Any] = {name: arrays[name] for name in COLUMNS}
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGED as error:
             raise StageError(f"{folder}: the index of the shards: {error}; {CURE}") from None
         if about["format"] != FORMAT:
             what = f"expected shards of format {FORMAT}, got {about['format']}"

@@ -334,6 +334,9 @@ def check_layout(place: str, recipe: EntryRecipe, data: ImageData) -> None:
     if data.task != "classification" and data.on_undecodable == "skip":
         what = f"expected error for {data.task}, whose targets are counted, got skip"
         raise ParamsError(f"{place}.data.on_undecodable: {what}")
+    if data.on_undecodable == "skip" and getattr(data.spec, "camera", None):
+        what = "expected error, since `camera:` decodes every image before, got skip"
+        raise ParamsError(f"{place}.data.on_undecodable: {what}")
 
 
 def check_crop(place: str, recipe: EntryRecipe) -> None:

@@ -57,6 +57,14 @@ def cells(path: str) -> Iterator[Cell]:
             row += 1
 
 
+def count_rows(path: str) -> int:
+    """Return the number of rows, from the footer."""
+    with pyarrow_errors(path):
+        from pyarrow import parquet
+
+        return int(parquet.read_metadata(path).num_rows)
+
+
 def _open(path: str) -> tuple[Any, int]:
     """Return a pyarrow.parquet.ParquetFile and the index of the leaf column with the images."""
     from pyarrow import parquet

@@ -19,7 +19,7 @@ from webdataset import TarWriter
 from pipeline.core.errors import StageError
 from pipeline.data import image_sources, packed_sources, prepare, shard_writer
 from pipeline.data.splits import Sample
-from pipeline.params.schema import ImageData, ParquetSet, WebDatasetSet
+from pipeline.params.schema import Camera, ImageData, ParquetSet, WebDatasetSet
 
 
 def tars(path: Path, **keys: Any) -> WebDatasetSet:
@@ -140,6 +140,22 @@ BAD_MEMBERS: dict[str, tuple[dict[str, bytes], str]] = {  # beside 000003.jpg; w
         {"000003.cls": b"7"},
         r"set.tar/000003: label 7 is none of the 2 classes; correct it or `names:`; ",
     ),
+    "long label": (
+        {"000003.cls": b"1" * 1025},
+        r"set.tar/000003.cls: expected at most 1024 bytes, got 1,025; copy the file",
+    ),
+    "label of other bytes": (
+        {"000003.cls": b"h\xfct"},
+        r"set.tar/000003.cls: expected UTF-8, got invalid start byte; copy the file",
+    ),
+    "label beyond the images": (
+        {"000003.cls": b"999999999999999"},
+        r"expected labels below 6, the number of images, got 999999999999999; correct it, or set",
+    ),
+    "second dot": (
+        {"000003.cls": b"1", "a/img_1.5x.jpg": b"x", "a/img_1.5x.cls": b"1"},
+        r"set.tar/a/img_1: expected one dot, .* got a/img_1.5x.jpg; rename it and its label$",
+    ),
     "negative label": (
         {"000003.cls": b"-1"},
         r"set.tar/000003: label -1 is none of the 2 classes; ",
@@ -246,6 +262,42 @@ def test_parquet_files_as_hugging_face_writes_them(tmp_path: Path) -> None:
         assert sample.encoded()[1] == ".jpg"
 
 
+def told(names: Any) -> dict[str, str]:
+    """Return the metadata in which `datasets` names classes."""
+    return {"huggingface": json.dumps({"info": {"features": names}})}
+
+
+def test_parquet_files_that_name_other_classes_are_an_error(tmp_path: Path) -> None:
+    for k, names in enumerate((["hat", "shoe"], ["shoe", "hat"])):
+        metadata = told({"label": {"names": names}})
+        write_table(tmp_path / f"{k}.parquet", 10, 10 * k, metadata=metadata)
+    with pytest.raises(
+        StageError,
+        match=r"^data.parquet: 0.parquet names the classes hat, shoe, 1.parquet shoe, hat; write",
+    ):
+        image_sources.images(tables(tmp_path))
+    assert image_sources.images(tables(tmp_path, names=["a", "b"]))[1] == ["a", "b"]
+
+
+def test_features_that_are_null_name_no_class(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", 20, metadata=told(None))
+    assert image_sources.images(tables(tmp_path))[1] == ["0", "1"]
+
+
+def test_a_second_image_of_a_sample_is_left_out(tmp_path: Path) -> None:
+    masks = {f"{k:06d}.mask.png": b"x" for k in range(12)}
+    photos.write_tar(tmp_path / "a.tar", pairs(12) | masks)
+    splits, _ = image_sources.images(tars(tmp_path))
+    assert sum(map(len, splits.values())) == 12
+
+
+def test_the_bytes_of_a_row_are_those_of_the_file_by_its_rows(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", 20)
+    found, _ = packed_sources.read_parquet(tmp_path / "a.parquet", "a", "label")
+    (size,) = shard_writer.estimate_bytes([Sample("a", found[0][1], 0)], None)
+    assert size == (tmp_path / "a.parquet").stat().st_size // 20 + 2048
+
+
 def test_labels_of_parquet_may_be_words(tmp_path: Path) -> None:
     images = [{"bytes": photos.jpeg(k)} for k in range(12)]
     words = ["shoe" if k % 2 else "hat" for k in range(12)]
@@ -273,8 +325,8 @@ def bad_table(path: Path, change: str) -> None:
 
 BAD_TABLES = {
     "null": r"a.parquet#3: expected a label in 'label', got null; ",
-    "other kind": r"a.parquet: expected indices or names in 'label', got double; ",
-    "no column": r"a.parquet: expected a column 'label' of labels, got image, other; ",
+    "other kind": r"expected indices or names in 'label', got double; set `label:` to the column",
+    "no column": r"a column 'label' of labels, got image, other; set `label:` to the column of .*$",
     "no image": r"a.parquet: expected one column `bytes` that holds image files, got label; ",
     "cut off": r"a.parquet: the file cannot be read: ",
 }
@@ -338,6 +390,18 @@ def test_a_broken_image_in_a_tar_is_named(tmp_path: Path) -> None:
         StageError, match=r"^data: a.tar/000003: expected an image, got bytes of no known image"
     ):
         prepare.make(recipe)
+
+
+def test_a_broken_image_is_named_where_a_camera_decodes_it(tmp_path: Path) -> None:
+    file = photos.write_tar(tmp_path / "a.tar", pairs(12) | {"000003.jpg": b"no image"})
+    with pytest.raises(
+        StageError, match=r"^data: a.tar/000003: expected an image, .*; repair or remove the file$"
+    ):
+        image_sources.images(tars(tmp_path, camera=Camera(noise=1.0)))
+    splits, _ = image_sources.images(tars(tmp_path))
+    file.write_bytes(file.read_bytes()[:600])
+    with pytest.raises(StageError, match=r"^data: a.tar/0000\d\d: the archive is damaged: "):
+        image_sources.pictured(splits, Camera(noise=1.0), 0, (0, 0, 0))
 
 
 def test_rows_of_parquet_are_mixed_by_a_few_row_groups_at_a_time(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import photos
 import pytest
+from convline.errors import InputError
 from convline.images.decode import read_image
 from PIL import Image
 from recipes import ROOT
@@ -26,6 +27,7 @@ from pipeline.data import __main__ as data_main
 from pipeline.data import dataset, layout, prepare, shard_writer
 from pipeline.data.shards import ShardIndex
 from pipeline.data.splits import Sample
+from pipeline.data.tasks import classification
 from pipeline.params.schema import DataPart, ImageData
 
 
@@ -152,8 +154,9 @@ def test_the_stage_leaves_the_shards_and_no_other_file(
     assert len(raw) == 1 + loaded.about["test"]
 
 
+@pytest.mark.parametrize("place", ["arrays", "raw files"])
 def test_a_full_disk_at_the_end_leaves_the_shards_alone(
-    recipe: ImageData, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageData, workspace: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     (workspace / "out/params/tiny").mkdir(parents=True)
     block = DataPart(data=recipe).model_dump_json()
@@ -163,7 +166,10 @@ def test_a_full_disk_at_the_end_leaves_the_shards_alone(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sys, "argv", ["data", "tiny"])
-    monkeypatch.setattr(np, "save", full)
+    if place == "arrays":
+        monkeypatch.setattr(np, "save", full)
+    else:
+        monkeypatch.setattr(classification, "write_raw_files", full)
     with pytest.raises(OSError, match="No space left"):
         data_main.main()
     assert not list((workspace / "out/tiny").iterdir())
@@ -214,6 +220,34 @@ def test_a_photo_beyond_the_longest_side_is_scaled_down(tmp_path: Path) -> None:
         assert shards.read(k) == (root / name).read_bytes()
 
 
+def test_a_scaled_photo_is_compared_as_the_others_are(tmp_path: Path) -> None:
+    """Every test photo is also a training photo; what training reads is the scaled one."""
+    root = photos.photo_folders(tmp_path / "photos", {"hat": 1, "shoe": 1})
+    for name in ("hat", "shoe"):
+        for k in range(1, 6):
+            shutil.copy(root / name / "000.jpg", root / name / f"{k:03d}.jpg")
+    recipe = photos.folder_recipe(root, layout="shards", longest_side=12, shard_mb=1)
+    recipe = recipe.updated(spec={"validation": 2, "test": 2})
+    made, _ = prepare.make(recipe, tmp_path / "work")
+    assert "2 test images equal a training or validation image" in made.about["notes"][0]
+    assert made.shards
+    read = [made.shards.decode(k, recipe.image_rule) for k in range(len(made.shards))]
+    np.testing.assert_allclose(made.mean[:, 0, 0], np.mean(read, (0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("longest", [None, 12])
+def test_a_photo_too_large_to_be_read_from_a_tar_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int | None
+) -> None:
+    monkeypatch.setattr(shard_writer, "MAX_BYTES", 500)
+    settings = shard_writer.Settings(photos.folder_recipe(tmp_path).image_rule, "n", longest, False)
+    if longest:  # becomes small
+        assert shard_writer.stored(photos.jpeg(1), ".jpg", settings)[1] == ".jpg"
+    else:
+        with pytest.raises(InputError, match="expected at most 500 bytes of a photo in a shard"):
+            shard_writer.stored(photos.jpeg(1), ".jpg", settings)
+
+
 def test_pictures_in_memory_become_png(tmp_path: Path) -> None:
     from pipeline.params.schema import DigitsSet
 
@@ -259,7 +293,7 @@ def test_a_stopped_run_continues_with_the_shards_that_are_missing(
     assert names == {path.name for path in (tmp_path / "whole/shards").iterdir()}
 
 
-@pytest.mark.parametrize("change", ["bytes", "photo", "size", "plan"])
+@pytest.mark.parametrize("change", ["bytes", "photo", "size", "plan", "empty plan", "half a plan"])
 def test_a_shard_that_is_not_what_it_should_be_is_written_again(
     recipe: ImageData, tmp_path: Path, change: str
 ) -> None:
@@ -281,7 +315,10 @@ def test_a_shard_that_is_not_what_it_should_be_is_written_again(
     elif change == "size":
         recipe = recipe.updated(size=(6, 6))
     else:
-        (work / "parts/000000.npz").write_bytes(b"cut off")
+        part = work / "parts/000000.npz"
+        whole = part.read_bytes()
+        cut = {"plan": b"cut off", "empty plan": b"", "half a plan": whole[: len(whole) // 2]}
+        part.write_bytes(cut[change])
         stale = {"000000.tar"}
     prepare.make(recipe, work)
     after = shard_times(work)
@@ -356,6 +393,18 @@ def test_a_writer_that_dies_is_one_sentence_with_the_sample(
     assert not list(tmp_path.rglob("*.part*"))
 
 
+def test_the_sample_is_named_by_the_last_number_in_the_file(
+    recipe: ImageData, tmp_path: Path
+) -> None:
+    """Of 10 samples 0 was skipped, and 1 to 3 are in the file."""
+    settings = shard_writer.Settings(recipe.image_rule, "channel", None, True)
+    samples = [Sample(f"photo {k}", tmp_path, 0) for k in range(10)]
+    job = shard_writer.Job(tmp_path / "0.tar", list(range(20, 30)), samples, settings)
+    members = {f"{k:09d}.{kind}": b"1" for k in (21, 22, 23) for kind in ("jpg", "cls")}
+    photos.write_tar(job.unfinished, members)
+    assert " at photo 4 (" in str(shard_writer.writer_ended([job]))
+
+
 # bad images and damaged shards
 
 
@@ -414,6 +463,18 @@ def test_too_many_skipped_images_are_an_error(recipe: ImageData, tmp_path: Path,
         prepare.make(skipping, tmp_path / "work")
 
 
+@pytest.mark.parametrize("kept", ["array", "shards"])
+def test_a_split_without_an_image_that_can_be_decoded_is_an_error(
+    recipe: ImageData, tmp_path: Path, kept: str
+) -> None:
+    _, samples = prepare.make(recipe.updated(layout="array"))
+    for sample in samples["test"]:
+        damage(tmp_path / "photos" / sample.id)
+    skipping = recipe.updated(layout=kept, on_undecodable="skip", max_skipped=0.5)
+    with pytest.raises(StageError, match=r"^data: none of the 8 test images can be decoded; "):
+        prepare.make(skipping, tmp_path / "work")
+
+
 def test_a_shard_that_is_cut_off_or_missing_is_an_error(tmp_path: Path) -> None:
     shards = photos.sharded(tmp_path).shards
     assert shards
@@ -434,6 +495,11 @@ def test_a_shard_that_is_cut_off_or_missing_is_an_error(tmp_path: Path) -> None:
         StageError, match=r"000001.tar: expected .* got 0: it is cut off or missing"
     ):
         ShardIndex.load(shards.folder)
+    index = (shards.folder / "index.npz").read_bytes()
+    for content in (b"", index[: len(index) // 2]):
+        (shards.folder / "index.npz").write_bytes(content)
+        with pytest.raises(StageError, match=r"shards: the index of the shards: .*; run stage"):
+            ShardIndex.load(shards.folder)
     (shards.folder / "index.npz").unlink()
     with pytest.raises(StageError, match=r"shards: the index of the shards: .*index.npz"):
         ShardIndex.load(shards.folder)

@@ -24,6 +24,7 @@ REFUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
     (DETECT, SCENES, {"on_undecodable": "skip"}, "on_undecodable: expected error for detection, "),
     (IMAGE_RECIPE | HEAD, SETS, {"layout": "shards"}, "layout: expected array, since a head on f"),
     (IMAGE_RECIPE, CAMERA, {"layout": "shards"}, "layout: expected array, since `camera:` changes"),
+    (IMAGE_RECIPE, CAMERA, {"on_undecodable": "skip"}, "on_undecodable: expected error, since `ca"),
     (IMAGE_RECIPE, SETS, {"longest_side": 99}, "longest_side: it is for layout: shards; leave it"),
     (
         IMAGE_RECIPE,
