@@ -150,6 +150,8 @@ class ShardedPhotos:
         while True:
             try:
                 batch = next(batches, None)
+            except (ConnectionError, EOFError, FileNotFoundError):
+                continue  # a batch of a worker that has ended: asked again, the loader names it
             except RuntimeError as error:
                 raise self.explained(error) from None
             if batch is None:

@@ -10,7 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import photos
@@ -126,8 +126,8 @@ def test_an_interrupted_epoch_is_resumed_in_its_middle(
     monkeypatch.setattr(loop, "MOST_SHARE", float("inf"))
     real, stops = checkpoint.write_checkpoint, list[tuple[int, int]]()
 
-    def stop(path: Path, net: Any, optimizer: Any, state: checkpoint.State) -> None:
-        real(path, net, optimizer, state)
+    def stop(path: Path, net: Any, optimizer: Any, state: checkpoint.State, *others: Any) -> None:
+        real(path, net, optimizer, state, *others)
         if state.step and (state.epoch, state.step) not in stops:
             stops.append((state.epoch, state.step))
             raise KeyboardInterrupt
@@ -253,6 +253,28 @@ def test_a_worker_that_dies_is_one_sentence(recipe: EntryRecipe, source: Data) -
     message = str(error.value)
     assert message.startswith("a worker process ended while it decoded ") and "\n" not in message
     assert deadly.place(6) in message
+
+
+def test_a_batch_that_its_worker_took_along_is_one_sentence(
+    recipe: EntryRecipe, source: Data
+) -> None:
+    """Its memory cannot be fetched; the loader says why when it is asked again."""
+    split = split_of(recipe, source)
+    answers: list[Exception] = [
+        ConnectionResetError("Connection reset by peer"),
+        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+    ]
+
+    class Loader:
+        def __iter__(self) -> Loader:
+            return self
+
+        def __next__(self) -> None:
+            raise answers.pop(0)
+
+    split.loader = cast(Any, Loader())
+    with pytest.raises(StageError, match="a worker process ended while it decoded its first photo"):
+        epoch_of(split, 1)
 
 
 def test_other_errors_of_the_loader_keep_their_message(recipe: EntryRecipe, source: Data) -> None:
