@@ -178,7 +178,8 @@ def training_loss(
     mean over all processes.
     """
     train = recipe.train
-    least, count = min(train.batch, len(fitting), len(validation)), distributed.size()
+    drawn = getattr(fitting, "drawn", len(fitting))  # in an epoch, of the windows of series
+    least, count = min(train.batch, drawn, len(validation)), distributed.size()
     if count > 1 and least < 2 * count:
         needed = f"{count} processes share {least} rows, expected two each"
         raise StageError(f"train {label}: {needed}; lower `processes:`")
@@ -196,7 +197,7 @@ def training_loss(
         note(f"{label}: not compiled: {missing}")
         return loss
     if auto:
-        steps = epochs * math.ceil(len(fitting) / train.batch)
+        steps = epochs * math.ceil(drawn / train.batch)
         return device.compile_where_it_pays(loss, net, on, steps, label)
     net.net.compile()
     return loss

@@ -376,3 +376,25 @@ def test_evaluation_computes_in_float32(monkeypatch: pytest.MonkeyPatch, resolve
     assert (True, torch.bfloat16) in seen and {
         dtype for training, dtype in seen if not training
     } == {torch.float32}
+
+
+def test_steps_are_those_of_the_windows_that_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, resolved: Resolve
+) -> None:
+    """Of 900 windows 9 are drawn in an epoch: one step, which compiling would not pay for."""
+
+    class Windows:
+        device, drawn = torch.device("cuda"), 9
+
+        def __len__(self) -> int:
+            return 900
+
+    recipe = resolved(IMAGE_RECIPE, train={"compile": "auto", "batch": 9}).updated(
+        deterministic=False
+    )
+    windows: Any = Windows()
+    monkeypatch.setattr(loop.distributed, "average_gradients", lambda *a, **k: "loss")
+    monkeypatch.setattr(device, "missing_for_compiling", lambda on: None)
+    monkeypatch.setattr(device, "compile_where_it_pays", lambda *a: a[3])
+    steps: Any = loop.training_loss(recipe, None, windows, windows, "tiny", 3)
+    assert steps == 3
