@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
 from convline.model_file.strict_json import to_json
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import RESULTS
 
+HEADER = 4096  # bytes, more than those before the values of a .npy
 RESULT_DIGITS = 6  # significant, of a number in results/: the last bits of a sum differ by machine
 
 
@@ -24,6 +27,32 @@ def fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def reserve(file: IO[bytes], size: int, start: int | None = None) -> None:
+    """Take so many bytes of the disk for a file, from `start` on, or from where it is written.
+
+    A full disk is an OSError with its errno here. numpy's own has none, and in a file that is
+    mapped to memory it is a SIGBUS.
+    """
+    if size:
+        os.posix_fallocate(file.fileno(), file.tell() if start is None else start, size)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy; OSError has its errno where the disk is full."""
+    with path.open("wb") as file:
+        reserve(file, array.nbytes + HEADER)
+        np.save(file, array)
+        file.truncate()
+
+
+def map_array(path: Path, kind: npt.DTypeLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a new .npy of zeros that is mapped to memory, whose place on the disk is taken."""
+    array = np.lib.format.open_memmap(path, "w+", kind, shape)
+    with path.open("r+b") as file:
+        reserve(file, path.stat().st_size, 0)
+    return array
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from convline.timeseries.calendar_features import encode_calendar
 
-from pipeline.core.files import read_json
+from pipeline.core.files import read_json, save_array
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data.shards import ShardIndex
 
@@ -71,10 +71,13 @@ class Data:
         x = {split: rows[:, : self.targets] for split, rows in self.x.items()}
         return replace(self, x=x, mean=self.mean[: self.targets], scale=self.scale[: self.targets])
 
-    def windows(self, split: str, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return all windows of a split in raw units: history (M, T, D), target (M, S, targets)."""
+    def windows(self, split: str, stride: int = 1, every: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return all windows of a split in raw units: history (M, T, D), target (M, S, targets).
+
+        every: of all windows, in the order of their numbers, every so many.
+        """
         context = self.about["input"]["context"]
-        both = self.places(split, stride).cut(self.x[split])
+        both = self.places(split, stride).cut(self.x[split], every)
         return both[:, :context], both[:, context:, : self.targets]
 
     def samples(self, split: str, stride: int = 1) -> tuple[np.ndarray, ...]:
@@ -149,9 +152,9 @@ class Places:
         """Return the rows of windows (M,) as int64 (M, length)."""
         return self.first_rows(windows)[:, None] + np.arange(self.length)
 
-    def cut(self, rows: np.ndarray) -> np.ndarray:
-        """Return all windows of rows (R, C) as float32 (M, length, C)."""
-        first = self.first_rows(np.arange(len(self)))
+    def cut(self, rows: np.ndarray, every: int = 1) -> np.ndarray:
+        """Return every so many windows of rows (R, C) as float32 (M, length, C)."""
+        first = self.first_rows(np.arange(0, len(self), every))
         laid = np.empty((len(first), self.length, rows.shape[1]), np.float32)
         for step in range(self.length):  # an index of all windows' rows would need twice as much
             laid[:, step] = rows[first + step]
@@ -188,10 +191,10 @@ def describe_splits(about: dict[str, Any]) -> str:
 def save(folder: Path, data: Data) -> None:
     """Write the data to a stage's folder; shards, which are files already, move there."""
     for split in SPLITS:
-        np.save(folder / f"{split}_x.npy", data.x[split])
-        np.save(folder / f"{split}_y.npy", data.y[split])
+        save_array(folder / f"{split}_x.npy", data.x[split])
+        save_array(folder / f"{split}_y.npy", data.y[split])
         if split in data.times:
-            np.save(folder / f"{split}_times.npy", data.times[split])
+            save_array(folder / f"{split}_times.npy", data.times[split])
     np.savez(folder / "statistics.npz", mean=data.mean, scale=data.scale)
     if data.shards:  # last: where the disk is full they stay for the next run
         shutil.move(data.shards.folder, folder / "shards")

@@ -34,7 +34,7 @@ from convline.model_file.document import ImageRule
 from PIL import Image
 
 from pipeline.core.errors import StageError
-from pipeline.core.files import write_json
+from pipeline.core.files import map_array, write_json
 from pipeline.core.stage import FULL_DISK, progress
 from pipeline.data.dataset import SAMPLE, spread
 from pipeline.data.image_arrays import (
@@ -139,10 +139,7 @@ def shards_and_arrays(
     x = {}
     for split in ("validation", "test"):
         shape = (len(splits[split]), *rule.size, rule.channels)
-        file = work / f"{split}.npy"
-        out = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-        with file.open("r+b") as whole:  # a full disk is an error now, later it is a SIGBUS
-            os.posix_fallocate(whole.fileno(), 0, file.stat().st_size)
+        out = map_array(work / f"{split}.npy", np.uint8, shape)
         x[split], lost = decode(splits[split], rule, split, skipped if skip else None, out)
         flat += lost
     seen |= set(map(pixel_digest, x["validation"]))

@@ -27,7 +27,7 @@ def baseline_forecasts(
     coefficients = fit_autoregression(source.x["train"], source.y["train"], order=4)
     yield "AR(4)", autoregression(history, horizon, coefficients)
     windows = len(source.places("train", 1))
-    weights = fit_linear(*source.windows("train", -(-windows // FITTED)))
+    weights = fit_linear(*source.windows("train", every=-(-windows // FITTED)))
     yield "linear window", linear(history, horizon, weights)
 
 
@@ -47,9 +47,9 @@ def fit_autoregression(x: np.ndarray, starts: np.ndarray, order: int) -> np.ndar
     One fit for each column over all segments of x (rows, D), of FITTED_ROWS rows at most; segment k
     begins at row `starts[k]`.
     """
-    count = len(Places.of(starts, order + 1, 1))
-    places = Places.of(starts, order + 1, -(-count // FITTED_ROWS))
-    rows = places.first_rows(np.arange(len(places))) + order
+    places = Places.of(starts, order + 1, 1)
+    chosen = np.arange(0, len(places), -(-len(places) // FITTED_ROWS))
+    rows = places.first_rows(chosen) + order
     columns = []
     for column in x.T:
         lags = [column[rows - k] for k in range(1, order + 1)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
+from pipeline.core.files import map_array
 from pipeline.core.paths import OUT
 from pipeline.core.stage import progress
 from pipeline.network.modules import Classifier, stages
@@ -117,7 +118,7 @@ def open_features(file: Path, shape: tuple[int, int]) -> tuple[Any, int]:
         if rows.shape == shape:
             return rows, json.loads(count.read_text())
     file.parent.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape), 0
+    return map_array(file, np.float32, shape), 0
 
 
 def save_progress(file: Path, rows: Any, done: int) -> None:

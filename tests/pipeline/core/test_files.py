@@ -1,8 +1,12 @@
 """Results are written with six significant digits, whatever they are nested in."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.core import files
@@ -24,3 +28,29 @@ def test_results_have_six_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "interval": [1234570.0, None],
         "name": "0.9916666666666667",
     }
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_written_as_numpy_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Any
+) -> None:
+    """Byte for byte; and a full disk is an OSError with its number."""
+    array = np.arange(60.0).reshape(20, 3).copy(order)
+    for rows in (array, array[:0], array[::2]):
+        np.save(tmp_path / "numpy.npy", rows)
+        files.save_array(tmp_path / "ours.npy", rows)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    assert not files.map_array(tmp_path / "map.npy", np.uint8, (3, 4)).any()
+    assert len(np.load(tmp_path / "map.npy")) == 3
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for write in (
+        lambda: files.save_array(tmp_path / "ours.npy", array),
+        lambda: files.map_array(tmp_path / "map.npy", np.uint8, (3, 4)),
+    ):
+        with pytest.raises(OSError, match="No space left") as told:
+            write()
+        assert told.value.errno == errno.ENOSPC

@@ -12,6 +12,7 @@ from recipes import SERIES_RECIPE
 
 from pipeline.core.files import write_json
 from pipeline.data import prepare, series_sources
+from pipeline.data.dataset import Data
 from pipeline.evaluate import bootstrap, metrics, naive_baselines
 from pipeline.plots.style import format_number
 
@@ -321,6 +322,31 @@ def test_mase_scale() -> None:
     x = np.array([0.0, 1, 2, 3, 100, 101, 110, 7, 8])[:, None]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 2).tolist() == [(2 + 2 + 10) / 3]
     assert naive_baselines.mase_scale(x, np.array([0, 4, 7, 9]), 3).tolist() == [3]
+
+
+def test_many_short_series_are_fitted_by_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are every so many of all series, not one of each: 4 of 40 here, which are spread."""
+    x, starts = np.random.default_rng(0).normal(size=(120, 1)), np.arange(0, 121, 3)
+    monkeypatch.setattr(naive_baselines, "FITTED_ROWS", 4)
+    got = naive_baselines.fit_autoregression(x, starts, order=2)
+    rows = np.array([0, 30, 60, 90]) + 2
+    design = np.stack([x[rows - 1, 0], x[rows - 2, 0], np.ones(4)], axis=1)
+    expected = np.linalg.lstsq(design, x[rows, 0], rcond=None)[0]
+    np.testing.assert_allclose(got[:, 0], expected, rtol=1e-12)
+    about = {"input": {"context": 2}, "forecast": {"horizon": 1}, "season": 1}
+    one = np.ones(1, np.float32)
+    source = Data({"train": x}, {"train": starts}, one, one, about)
+    monkeypatch.setattr(naive_baselines, "FITTED", 4)
+    monkeypatch.setattr(naive_baselines, "fit_autoregression", lambda *a, order: None)
+    monkeypatch.setattr(naive_baselines, "autoregression", lambda *a: None)
+    fit, fitted = naive_baselines.fit_linear, []
+    monkeypatch.setattr(
+        naive_baselines, "fit_linear", lambda *both: fitted.extend(both) or fit(*both)
+    )
+    list(naive_baselines.baseline_forecasts(np.ones((1, 2, 1)), source, 1))
+    np.testing.assert_array_equal(
+        fitted[0][:, :, 0], x[[[0, 1], [30, 31], [60, 61], [90, 91]], 0].astype(np.float32)
+    )
 
 
 def test_long_series_are_measured_in_parts_and_fitted_by_samples(
