@@ -7,6 +7,7 @@ its last known row of the pieces before, so that the order of times and gaps are
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,9 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 from convline.errors import InputError
+from convline.model_file.document import Step
 from convline.timeseries.raw_table import Encoded, RawTable
 from convline.timeseries.series import Series, Table, build_table
+from convline.timeseries.timestamps import find_step, positions
 
+from pipeline.core.files import reserve
 from pipeline.core.paths import OUT
 from pipeline.data.dataset import pieces
 
@@ -110,6 +114,7 @@ class Store:
     def append(self, name: str, times: np.ndarray, values: np.ndarray) -> None:
         self.kind = times.dtype
         for file, array in zip(self.files, (times, values), strict=True):
+            reserve(file, array.nbytes)
             np.ascontiguousarray(array).tofile(file)
         spans = self.spans.setdefault(name, [])
         end = self.rows + len(times)
@@ -134,13 +139,17 @@ def read_long(
     parts: Iterable[RawTable], columns: list[str], time: str | None, id: str | None, gaps: str
 ) -> Table:
     """Return the series of a file's pieces, with the options of `build_table`."""
-    first, filled, step = 0, 0, None
+    first, filled = 0, 0
+    step: Step | None = None
+    steps: dict[str, Counter[Step]] = {}
+    where = ""
     notes: list[str] = []
     left: dict[str, Rows] = {}
     clocks: set[tuple[str, str]] = set()
     with closing(Store(len(columns))) as store:
         for piece, is_last in mark_last(parts):
             found, offset = rows_by_series(piece, columns, time, id, first, left)
+            where = piece.where
             clocks.add((next(iter(found.values())).times.dtype.kind, offset))
             require_one_clock(piece.where, clocks, first)
             for name, rows in found.items():
@@ -152,6 +161,12 @@ def read_long(
                 if end > 1 or (is_last and not rows.begun):
                     ready[name] = rows[:end]
             if ready:
+                counted = {
+                    name: count_steps(rows.times, offset, step) for name, rows in ready.items()
+                }
+                for name, counts in counted.items():
+                    steps.setdefault(name, Counter()).update(counts)
+                step = step or most_common(sum(counted.values(), Counter[Step]()))
                 header = [*columns, time or "(row)", id or "(series)"]
                 part = Part.of(ready, columns, header, offset, piece, first)
                 keys = {"time": header[-2], "id": header[-1]}
@@ -159,12 +174,13 @@ def read_long(
                 for one in table.series:
                     rows = ready[one.id]
                     store.append(one.id, one.times[rows.begun :], one.values[rows.begun :])
-                    left[one.id] = replace(left[one.id][len(rows) - 1 :], begun=True)
+                    left[one.id] = replace(stack([left[one.id][len(rows) - 1 :]]), begun=True)
                 filled, step = filled + table.filled, table.step
             first, notes = first + sum(map(len, found.values())), notes or piece.notes
+        assert step is not None
+        require_one_step(where, step, steps)
         offsets = {offset for _, offset in clocks}
         series = store.series(offsets.pop() if len(offsets) == 1 else "Z")
-    assert step is not None
     return Table(series, columns, step, filled, notes)
 
 
@@ -205,6 +221,36 @@ def require_one_clock(where: str, clocks: set[tuple[str, str]], row: int) -> Non
         raise InputError(where, f"{needed}, got others from row {row + 1} on; write all alike")
 
 
+def count_steps(times: np.ndarray, offset: str, step: Step | None) -> Counter[Step]:
+    """Return how often each difference of successive times occurs.
+
+    step: of the file, None in its first piece. Months are counted where it has them: two days of a
+    daily series may be a month apart.
+    """
+    if len(times) < 2:
+        return Counter()
+    unit = find_step(times, offset).unit
+    if unit == "months" and step is not None:
+        unit = step.unit
+    sizes, counts = np.unique(np.diff(positions(times, unit, offset)), return_counts=True)
+    pairs = zip(sizes.tolist(), counts.tolist(), strict=True)
+    return Counter({Step(unit, size): count for size, count in pairs})
+
+
+def most_common(counts: Counter[Step]) -> Step | None:
+    """Return the step that occurs most often, of several the smallest; None without one."""
+    return max(counts, key=lambda step: (counts[step], -step.count), default=None)
+
+
+def require_one_step(where: str, step: Step, steps: dict[str, Counter[Step]]) -> None:
+    """Raise InputError where the most common step of a series is another one than the file's."""
+    for name, counts in steps.items():
+        other = most_common(counts)
+        if other not in (None, step):
+            got = f"got {step} and {other} (series {name!r})"
+            raise InputError(where, f"expected one step for all series, {got}")
+
+
 def mark_last(parts: Iterable[RawTable]) -> Iterator[tuple[RawTable, bool]]:
     """Yield each part, and whether it is the last one."""
     before = None
@@ -233,6 +279,7 @@ def join(parts: list[np.ndarray], order: list[int] | None = None) -> np.ndarray:
         whole = np.empty(shape, kind, "F")
     else:
         with scratch_file() as file:  # what is mapped stays
+            reserve(file, int(np.prod(shape)) * kind.itemsize)
             whole = np.memmap(file, kind, "w+", shape=shape, order="F")
     end = 0
     for part in parts:

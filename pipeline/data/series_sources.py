@@ -89,7 +89,8 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
     keys = [name for name in (spec.time, spec.id, "ds", "unique_id") if name]
-    parts = open_pieces(path, keys) if is_long(path) else iter([open_file(path, keys=keys)])
+    long = is_long(path)
+    parts = open_pieces(path, keys, spec.columns) if long else iter([open_file(path, keys=keys)])
     file = next(parts)
     require_header(path, file.header)
     names = {
@@ -98,7 +99,7 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     }
     if names["time"] is None:
         refuse_times_as_values(path, file, spec.columns)
-    if not is_long(path):
+    if not long:
         table = build_table(
             file, columns=spec.columns, time=names["time"], id=names["id"], gaps=spec.gaps
         )

@@ -2,6 +2,8 @@
 the errors; memory is that of a piece.
 """
 
+import errno
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +142,88 @@ def test_errors_name_the_line_of_the_file(read: Make, text: str) -> None:
     """As those of the file read as a whole do."""
     whole, parts = read(text, time="ds", id="id", columns=["y", "z"])
     assert isinstance(whole, str) and ": line " in whole and parts == whole
+
+
+def dated(steps: dict[str, list[int]]) -> str:
+    """Return rows of 17 bytes, sorted by id, on the given days."""
+    rows = [f"{DAY + k},{name},{k % 7}.5" for name, days in steps.items() for k in days]
+    return "\n".join(["ds,id,y", *rows]) + "\n"
+
+
+OPTIONS = {"time": "ds", "id": "id", "gaps": "interpolate"}
+
+
+def test_series_of_another_step_are_refused(read: Make) -> None:
+    """Days, then weeks in later pieces: as of the file read as a whole, none is filled in."""
+    whole, parts = read(dated({"a": [*range(40)], "b": [*range(0, 280, 7)]}), **OPTIONS)
+    assert (
+        "expected one step for all series, got 86400 seconds and 604800 seconds (series 'b')"
+        in whole
+    )
+    assert parts == whole
+
+
+def test_two_rows_of_a_series_do_not_decide_its_step(read: Make) -> None:
+    """The first piece ends with two rows of b that are three days apart, which is a gap."""
+    whole, parts = read(dated({"a": [*range(15)], "b": [0, *range(3, 30)]}), **OPTIONS)
+    assert not isinstance(whole, str), whole
+    assert_equal(whole, parts)
+
+
+def test_of_a_series_that_has_begun_one_row_is_kept(
+    read: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the piece that it is a row of: many ids would keep the whole file in memory."""
+    kept: list[Any] = []
+    split = long_series.rows_by_series
+
+    def watched(*arguments: Any) -> Any:
+        kept.extend(one for one in arguments[-1].values() if one.begun)
+        return split(*arguments)
+
+    monkeypatch.setattr(long_series, "rows_by_series", watched)
+    read(dated({name: [*range(15)] for name in "abcdefgh"}), time="ds", id="id")
+    arrays = [array for one in kept for array in (one.at, one.times, one.values)]
+    assert len(arrays) > 60 and all(array.base is None for array in arrays)
+
+
+def test_a_quote_that_is_not_closed_is_told_after_some_pieces(tmp_path: Path) -> None:
+    """With its line: the rest of the file is not read into memory."""
+    lines = [f"{k},{k % 7}" for k in range(2000)]
+    lines[50] = '"50,1'
+    path = tmp_path / "quote.csv"
+    path.write_text("\n".join(["ds,y", *lines]) + "\n")
+    with pytest.raises(InputError, match=r"line 52: .* 800 bytes, got a quote that is not closed"):
+        list(pieces.csv_pieces(path, ["ds"], 200))
+    inside = b'a\n"b\n' + b"c\n" * 5 + b'd"\n"e\n'
+    assert pieces.end_of_lines(inside) == inside.rindex(b'"')
+
+
+def test_a_full_disk_is_told_with_its_number(read: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy's own error has none, which no stage could tell from a bug."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        read(table(missing=False), time="ds", id="id")
+    assert told.value.errno == errno.ENOSPC
+
+
+def test_columns_of_parquet_that_no_series_has_are_not_read(tmp_path: Path) -> None:
+    """But for the first piece, where a column may be looked at for times."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {"ds": np.arange(90), "note": [f"n{k}" for k in range(90)], "y": np.ones(90)}
+    parquet.write_table(pyarrow.table(columns), path := tmp_path / "wide.parquet")
+    for names in (None, ["y"]):
+        parts = [*pieces.parquet_pieces(path, ["ds"], names, 40)]
+        assert [[*part.columns] for part in parts] == [["ds", "y"]] * 5
+    assert parts[0].encoded("note")[1] == [f"n{k}" for k in range(20)]
+    with pytest.raises(ValueError, match="note"):
+        parts[1].encoded("note")
 
 
 def test_a_long_file_is_read_in_the_memory_of_a_piece(
