@@ -100,6 +100,11 @@ def start_weights(arch: str, state: dict[str, Any]) -> dict[str, Any] | None:
     return dict(file.start_weights(state)) if hasattr(file, "start_weights") else None
 
 
+def start_cure(arch: str) -> str:
+    """Return the cure where the network in `needs:` is of another number of classes."""
+    return str(getattr(_file(arch), "START_CURE", "add `head: {kind: best}`"))
+
+
 def _file(arch: str) -> ModuleType:
     if arch not in names():
         raise ValueError(f"models: unknown architecture {arch!r}; models/ has {', '.join(names())}")

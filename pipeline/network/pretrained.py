@@ -161,7 +161,8 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], whose: str, recipe: T
         cure = "name the weights of this network, with its own options and number of classes"
         rows = [got[1:] == expected[1:] for got, expected in shapes.values() if got != expected]
         if all(rows) and len(rows) <= 2 and not (missing or unexpected):  # one layer's outputs
-            cure = f"they are of other classes: {head_cure(recipe)}"
+            other = head_cure(recipe) if recipe.weights else models.start_cure(recipe.arch)
+            cure = f"they are of other classes: {other}"
         raise StageError(
             f"{whose} does not fit models/{recipe.arch}.py: {'; '.join(faults)}{meant}; {cure}"
         )

@@ -103,14 +103,16 @@ def test_pooled_regions_are_torchvisions(pooling, layer):
     torch.testing.assert_close(pooled[0], layer(maps, list(boxes)))
 
 
-def test_training_pools_as_inference_does(net):
+@pytest.mark.parametrize("cells", [(6, 8), (5, 7)])  # of 24 x 32 px with padding, and without
+def test_training_pools_as_inference_does(net, cells):
     """Features, boxes that touch the border and one without an area; the gradient of the map, too."""
     boxes = torch.cat(
         [random_boxes(2, 7), torch.tensor([[0.0, 0, 32, 24], [9, 9, 9, 9]] * 2).view(2, 2, 4)], 1
     )
     pooled, gradients = [], []
     for mode in (True, False):
-        maps = torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        maps = torch.randn(2, 5, *cells, generator=torch.Generator().manual_seed(4))
+        maps.requires_grad_()
         pooled.append(net.train(mode).pool(maps, boxes))
         (pooled[-1] * torch.arange(25.0).view(5, 5)).sum().backward()
         gradients.append(maps.grad)
@@ -176,7 +178,7 @@ def test_rows_are_independent(net):
 def test_backbones(backbone):
     """Oblong colour images; the map has a cell for each stride, and only hidden layers are He's."""
     options = SMALL | {"in_channels": 3, "size": (64, 96), "backbone": backbone, "width": 2000}
-    options |= {"name": "mobilenet_v2"}
+    options |= {"name": "mobilenet_v2"} if backbone == "zoo" else {}
     net = summary.on_meta("fasterrcnn", options)
     cells = 64 * 96 // net.stride**2
     assert net.features(torch.zeros(2, 3, 64, 96, device="meta")).shape[2:].numel() == cells
@@ -197,6 +199,7 @@ def test_backbones(backbone):
             (256, 7, 11),
         ),  # its pools round up, its first convolution does not pad
         ("densenet121", 4, (256, 16, 24)),
+        ("shufflenet_v2_x0_5", 32, (1024, 2, 3)),  # its next layer is dense
     ],
 )
 def test_networks_of_torchvision_are_cut_at_a_stride(name, stride, expected):
@@ -243,6 +246,11 @@ def test_initial_weights():
             {"backbone": "zoo", "in_channels": 3, "size": (32, 32), "name": "swin_t"},
             "expected a chain of layers, got swin_t",
         ),
+        (
+            {"backbone": "zoo", "in_channels": 3, "size": (64, 64), "stride": 32},
+            "expected a network with a map of stride 32, got squeezenet1_1, whose last .* has 17",
+        ),
+        ({"stride": 8}, "expected backbone zoo for them, got name squeezenet1_1, stride 8 .*"),
         ({"pooling": "mean"}, "expected pooling align, pool, got 'mean'"),
     ],
 )

@@ -25,13 +25,16 @@ def load_batches(source: Data, split: str, net: Any, on: torch.device) -> Batche
     """Return images uint8 (N, C, H, W) and their R captions as word ids int64 (N, R, L).
 
     In place of the images their features, float16 (N, C', H', W'), where the network leaves its own
-    as they are: computed once, not in each epoch, in which they are more than half of a step.
+    as they are: computed once, not in each epoch, in which they are more than half of a step. They
+    take 2 N C' H' W' bytes, and while they are computed those of the images, too.
     """
     batches = image_batches(source, split, on)
     if not net.net.frozen:
         return batches
-    parts = batches.x.split(CHUNK)
-    features = torch.cat([net.net.features(net.standardise(part)).half() for part in parts])
+    shape = net.net.features(net.standardise(batches.x[:1])).shape[1:]
+    features = torch.empty(len(batches.x), *shape, dtype=torch.float16, device=batches.x.device)
+    for images, filled in zip(batches.x.split(CHUNK), features.split(CHUNK), strict=True):
+        filled.copy_(net.net.features(net.standardise(images)))
     return Batches(features, batches.y)
 
 

@@ -82,7 +82,10 @@ def explainer(file: ModelFile, method: str, device: str) -> ImageModel[Any]:
     if needs_gradient and not file.has_gradient:
         expected = f"{method} needs a graph that answers saliency"
         cure = "export it with `saliency: true` in its recipe, take --variant fp32"
-        raise ModelFileError(f"{file.path}: {expected}, got none; {cure}, or --method occlusion")
+        cure += ", or --method occlusion"
+        if file.task != "classification":
+            cure = f"{method} is for classifiers; take --method occlusion or rise"
+        raise ModelFileError(f"{file.path}: {expected}, got none; {cure}")
     if not needs_gradient:
         return cast("ImageModel[Any]", open_model(file, device))
     session = open_session(file.content, device)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convline.errors import InputError, ModelFileError, ServeError
+from convline.errors import InputError, ModelFileError
 from convline.images.decode import SizedImage, read_sized
 from convline.model_file.document import ImageDocument, ImageRule
 from convline.runtime.batches import batched
@@ -157,7 +157,7 @@ class ImageModel(Model, Generic[Answer]):
         for _, decoded in decode_in_batches(as_iterable(images), self._decode):
             for answer in answer_decoded(self, self.run, [*decoded], options):
                 if isinstance(answer, str):
-                    raise ServeError(f"{self.name}: {answer}; export the model again")
+                    raise InputError(self.name, f"{answer}; export the model again")
                 found.append(answer)
         return found
 

@@ -41,6 +41,16 @@ def test_features_of_another_shape_are_an_error() -> None:
         load_start_weights(SimpleNamespace(net=teller), RECIPE, [], Base(state, []))
 
 
+def test_a_detector_of_other_classes_is_an_error_with_its_cure() -> None:
+    finder = models.build("fasterrcnn", **SIZE, classes=3)
+    state = {f"net.{name}": weight for name, weight in finder.state_dict().items()}
+    teller = models.build("captioner", **SIZE, words=12, longest=5)
+    with pytest.raises(StageError, match=r"set net\.kinds to the detector's number of classes$"):
+        load_start_weights(SimpleNamespace(net=teller), RECIPE, [], Base(state, []))
+    teller = models.build("captioner", **SIZE, words=12, longest=5, kinds=3)
+    load_start_weights(SimpleNamespace(net=teller), RECIPE, [], Base(state, []))
+
+
 @pytest.mark.parametrize("prefix", ["", "net."], ids=["as published", "of an entry"])
 def test_a_detectors_features_are_a_classifiers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str

@@ -13,7 +13,9 @@ import tiny
 import tiny_captioner
 from click.testing import CliRunner
 from convline.cli.main import main
+from convline.errors import ModelFileError
 from convline.explain.answers import ANSWERS
+from convline.explain.methods import explainer
 from convline.loading import load_file
 from convline.model_file.onnx_file import seal
 from PIL import Image
@@ -67,6 +69,33 @@ def test_an_image_without_a_find_has_no_map(tmp_path: Path) -> None:
     row, found = explain(tmp_path, tiny.detector_graph(), tiny.detector_document(), dark)
     assert row["status"] == "ok" and not row["label"] and not row["file"] and found is None
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["explanations.csv"]
+
+
+def test_outputs_that_are_no_answer_fail_their_image_alone(tmp_path: Path) -> None:
+    """A box that lies outside of the image is an error of the bright one; the dark one has none."""
+    graph = tiny.detector_graph()
+    for place, constant in enumerate(graph.graph.initializer):
+        if constant.name == "offset":
+            far = onnx.numpy_helper.to_array(constant) + 100
+            graph.graph.initializer[place].CopyFrom(
+                onnx.numpy_helper.from_array(far.astype(far.dtype), "offset")
+            )
+    (tmp_path / "m.onnx").write_bytes(seal(graph.SerializeToString(), tiny.detector_document()))
+    Image.fromarray(image()).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros(tiny.WIDE, np.uint8)).save(tmp_path / "b.png")
+    files = [str(tmp_path / name) for name in ("m.onnx", "a.png", "b.png")]
+    CliRunner().invoke(main, ["explain", *files, "-o", str(tmp_path / "maps"), "--device", "cpu"])
+    table = (tmp_path / "maps" / "explanations.csv").read_text().splitlines()
+    first, second = csv.DictReader(table)
+    assert first["status"] == "error" and "a box outside of the image" in first["error"]
+    assert second["status"] == "ok"
+
+
+def test_saliency_of_a_detector_is_refused_with_a_cure_that_helps(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(seal(tiny.detector_graph().SerializeToString(), tiny.detector_document()))
+    with pytest.raises(ModelFileError, match="is for classifiers; take --method occlusion or rise"):
+        explainer(load_file(path, "cpu").file, "saliency", "cpu")
 
 
 def test_a_class_of_pixels_rests_on_these_pixels(tmp_path: Path) -> None:
