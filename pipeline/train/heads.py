@@ -56,6 +56,8 @@ class Head:
 class Headed(nn.Module):
     """uint8 images (N, H, W, C) to probabilities (N, K): a backbone and a fitted head."""
 
+    task = "classification"
+
     def __init__(self, backbone: Backbone, head: Head):
         super().__init__()
         self.backbone, self.head = backbone, head
