@@ -92,6 +92,10 @@ def test_a_wrong_value_is_refused_before_training(arch: str, option: str) -> Non
     assert {"a": 1} in refused and len(refused) >= 9
 
 
+BESIDE: dict[Any, dict[str, Any]] = {  # what a choice or an option needs beside it
+    "imagenet": {"depth": 18, "shortcut": "B"},
+    "stride": {"backbone": "zoo", "name": "mobilenet_v2"},
+}
 CHOICES = [
     pytest.param(arch, option, choice, marks=[pytest.mark.slow] * (arch in HEAVY))
     for arch, option in EVERY
@@ -104,8 +108,8 @@ CHOICES = [
 @pytest.mark.parametrize(("arch", "option", "choice"), CHOICES)
 def test_every_choice_builds(arch: str, option: str, choice: Any) -> None:
     """The tables in models/, which the `Literal` repeats."""
-    beside = {"depth": 18, "shortcut": "B"} if choice == "imagenet" else {}
-    built(arch, resolved(arch, **{option: choice}, **beside).net)
+    net = {option: choice} | BESIDE.get(choice, BESIDE.get(option, {}))
+    built(arch, resolved(arch, **net).net)
 
 
 def test_the_names_of_torchvision_are_torchvisions() -> None:
