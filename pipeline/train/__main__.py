@@ -57,7 +57,8 @@ def main() -> None:
         else:
             with distributed.join_group(on) as own:
                 make(name, recipe, source, own)
-        summarize(describe_training(name, recipe, on))
+        if not distributed.is_launched():  # else the first process may still be writing
+            summarize(describe_training(name, recipe, on))
 
 
 def describe_training(name: str, recipe: Recipe, on: torch.device) -> str:

@@ -188,7 +188,7 @@ def test_one_of_two_processes_is_killed(resolved: Resolve, workspace: Path) -> N
     cure = "and the others were stopped; `dvc repro` goes on from the last checkpoint"
     assert (
         said.splitlines()[-1]
-        == f"error: train tiny: process 2 of 2 was ended by SIGKILL (is there memory?), {cure}"
+        == f"tiny | error: train tiny: process 2 of 2 was ended by SIGKILL (is there memory?), {cure}"
     )
     assert "Traceback" not in said and not any(process.is_running() for process in both.values())
     code, said = ended(train_stage(workspace))
@@ -208,7 +208,9 @@ def test_an_error_of_all_processes_is_printed_once(resolved: Resolve, workspace:
     assert (
         code == 1 and said.count("the loss is not finite in epoch") == 1 and "Traceback" not in said
     )
-    assert said.splitlines()[-1].startswith("error: train tiny: the loss is not finite in epoch ")
+    assert said.splitlines()[-1].startswith(
+        "tiny | error: train tiny: the loss is not finite in epoch "
+    )
 
 
 def failure(exitcode: int, message: Any = "", name: str = "N/A") -> SimpleNamespace:
