@@ -32,7 +32,7 @@ Score = Callable[[Tensor], Tensor]
 def first_images(subject: Subject) -> np.ndarray:
     """Return as many of the first test images as BUDGET pays for, uint8 (N, H, W, C)."""
     count = subject.affordable(BUDGET / (1 + GRID**2), MIN_IMAGES, subject.settings.images)
-    return np.asarray(subject.source.x["test"][:count])
+    return np.array(subject.source.x["test"][:count])  # a copy: torch warns of a read-only map
 
 
 def patch_numbers(height: int, width: int) -> np.ndarray:
