@@ -34,7 +34,7 @@ setup: $(READY) scm
 welcome:
 	@echo "Convline: raw data to trained, exported, checked and served networks."
 	@test -f $(READY) || echo "  set-up    about 3.7 GB to download, 7.2 GB in .venv (PyTorch with CUDA); 1 to 5 minutes"
-	@test -d out || echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, 25 and some 10 for the last three (two cores)"
+	@test -d out || echo "  first     lenet5 and the dilated forecaster, about 2 minutes; then the other entries, about 30 (two cores)"
 	@if ! command -v nvidia-smi >/dev/null 2>&1; then echo "  device    no NVIDIA GPU seen: training and serving on the CPU"; \
 	elif ! driver=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1); then \
 	echo "  device    all runs on the CPU: nvidia-smi fails ($$driver); mend the NVIDIA driver"; \
