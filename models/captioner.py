@@ -31,7 +31,7 @@ embedding are 128, not 512; no dropout, no ensemble.
 Expected on scenes of one or two digits (12,000 to train, batch 32, AdamW 4e-3, decay .05,
 one-cycle, 6 epochs, `image: every`, `width` 256, frozen features of a detector as good as
 models/fasterrcnn.py expects; 400 unseen scenes): .90 of captions exact, .95 of those of one digit
-and .84 of those of two. What was chosen on 1,000 validation scenes, after 4 epochs on 6,000: .845;
+and .85 of those of two. What was chosen on 1,000 validation scenes, after 4 epochs on 6,000: .845;
 maps of kinds that start at random .77; the maxima and places of the 128 maps before them, and
 `width` 128, .72, where most mistakes were the relation of two digits that were read right.
 """
