@@ -2,8 +2,9 @@
 the file answers.
 
 Rows to 8,640 train, to 11,520 validate, to 14,400 test; values standardised by the training rows;
-every test window kept; mean squared and absolute error of standardised values. A run is a recipe of
-params.yaml at one horizon and seed, of the oil temperature alone or of all seven columns. Ours is
+every test window kept; mean squared and absolute error of standardised values; of the 80 % interval
+the share of test targets inside and the interval score. A run is a recipe of params.yaml at one
+horizon and seed, of the oil temperature alone or of all seven columns. Ours is
 the mean of six nets in one file, the same six in every cell: 14 and 21 days of look-back, each
 window less its mean and by its spread, less its last value, or as it is.
 
@@ -110,15 +111,36 @@ def run(name: str, recipe: Recipe, label: str) -> Run:
 
 
 def score(path: Path, source: dataset.Data, split: str) -> Run:
-    """Return the errors of a model file over every window of a split, of standardised values."""
-    got = predict(load_file(path, "cpu"), source.served(split), 256)[0].astype(np.float64)
+    """Return the errors of a model file over every window of a split, of standardised values.
+
+    `inside` is the share of targets within the interval between the outermost quantiles, and
+    `interval_score` the mean of that interval's score.
+    """
+    forecast, quantiles = predict(load_file(path, "cpu"), source.served(split), 256)
     target = source.windows(split, source.about["stride"])[1]
-    error = (got - target) * source.scale
+    error = (forecast.astype(np.float64) - target) * source.scale
+    low, high = quantiles[..., 0], quantiles[..., -1]
+    outside = 2 * source.about["forecast"]["quantiles"][0]
+    scores = interval_score(low * source.scale, high * source.scale, target * source.scale, outside)
     return {
         "mse": float((error**2).mean()),
         "mae": float(np.abs(error).mean()),
+        "inside": float(((low <= target) & (target <= high)).mean()),
+        "interval_score": float(scores.mean(dtype=np.float64)),
         "windows": len(target),
     }
+
+
+def interval_score(
+    low: np.ndarray, high: np.ndarray, target: np.ndarray, outside: float
+) -> np.ndarray:
+    """Return the score of each interval: its width, and 2 / `outside` times what a target is beyond
+    it. `outside` is the share of targets that should be, .2 of an 80 % interval.
+
+    Gneiting & Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", eq. 43.
+    """
+    beyond = np.maximum(low - target, 0) + np.maximum(target - high, 0)
+    return high - low + 2 / outside * beyond
 
 
 def cell(runs: list[Run]) -> str:
@@ -159,15 +181,19 @@ def tables(
                 for name in NETS
             ]
             lines.append(f"| {horizon} | {' | '.join(cells)} |")
-        lines.append("\n| run | parameters | epochs | seconds, one core | validation MSE |")
-        lines.append("| --- | ---: | ---: | ---: | ---: |")
+        titles = ["run", "parameters", "epochs", "seconds, one core", "validation MSE"]
+        titles += ["inside the 80 % interval", "interval score"]
+        lines += [f"\n| {' | '.join(titles)} |", f"| --- {'| ---: ' * (len(titles) - 1)}|"]
         for (name, of, horizon), runs in found.items():
             if of == task:
                 facts = [
                     f"{np.mean([run[key] for run in runs]):,.0f}"
                     for key in ("parameters", "epochs", "seconds")
                 ]
-                facts.append(f"{np.mean([run['validation'] for run in runs]):.3f}")
+                facts += [
+                    f"{np.mean([run[key] for run in runs]):.3f}"
+                    for key in ("validation", "inside", "interval_score")
+                ]
                 lines.append(f"| {horizon}: {name} | {' | '.join(facts)} |")
     return "\n".join(lines)
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import etth1
 
 RUN = {"mse": 0.5, "mae": 0.25, "seconds": 1.0, "parameters": 10, "epochs": 2, "validation": 0.4}
+RUN |= {"inside": 0.789, "interval_score": 2.5}
 
 
 def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
@@ -18,6 +20,18 @@ def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
     assert ".370/.400" in etth1.tables(found, etth1.PUBLISHED)
     alone = etth1.tables(found, {task: {} for task in etth1.PUBLISHED})
     assert ".370" not in alone and "published" not in alone and ".500/.250" in alone
+
+
+def test_the_table_has_the_share_inside_the_interval() -> None:
+    """And its score: an interval from 1 to 3 scores its width, and 2 / .2 times what a target is
+    beyond it.
+    """
+    assert "| 0.400 | 0.789 | 2.500 |" in etth1.tables(
+        {("ours", "univariate", 96): [RUN]}, etth1.PUBLISHED
+    )
+    target = np.array([2.0, 0.5, 3.25])
+    got = etth1.interval_score(np.ones(3), np.full(3, 3.0), target, 0.2)
+    np.testing.assert_allclose(got, [2, 2 + 5, 2 + 2.5])
 
 
 def test_the_published_file_has_its_hash() -> None:
