@@ -61,10 +61,9 @@ if TYPE_CHECKING:
 )
 @options.RESUME
 @click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    help="Run the workers on this machine, or on the Ray cluster that RAY_ADDRESS names.",
+    "--cluster",
+    is_flag=True,
+    help="Run the workers on the Ray cluster that RAY_ADDRESS names, or on one of this machine.",
 )
 @options.NUL
 @options.QUIET
@@ -72,7 +71,7 @@ if TYPE_CHECKING:
 @options.model_choice
 def images(
     choice: ModelChoice, paths: tuple[str, ...], output: str, form: str | None,
-    batch: int | None, workers: int | None, resume: bool, engine: str, nul: bool, strict: bool,
+    batch: int | None, workers: int | None, resume: bool, cluster: bool, nul: bool, strict: bool,
     **asked: Any,
 ) -> None:  # fmt: skip
     """Label images, their objects or their pixels, or caption them.
@@ -122,7 +121,7 @@ def images(
     with messages.advice_on_interrupt(messages.resume_advice(output)):
         done = answer_images(
             file, choice.device, sources, output, stdout_bytes(), options=answer_options,
-            batch=batch, workers=workers, resume=resume, table_format=form, engine=engine,
+            batch=batch, workers=workers, resume=resume, table_format=form, cluster=cluster,
             watch=show,
         )  # fmt: skip
     progress.clear()

@@ -163,15 +163,15 @@ class Workers(NamedTuple):
 def answer_images(
     file: ModelFile, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
     options: Options = DEFAULTS, batch: int | None = None, workers: int | None = None,
-    resume: bool = False, table_format: str | None = None, engine: str = "local",
+    resume: bool = False, table_format: str | None = None, cluster: bool = False,
     watch: Watch = lambda summary: None,
 ) -> Summary:  # fmt: skip
     """Write the rows of each source, in order, to the file `output`, or to stdout for "-".
 
     The counts of the summary and of checkpoints are of images, whatever the number of their rows.
     batch: images per run; None measures it. workers: None is one per usable core, or fewer if that
-    is measured to be faster. table_format: None is that of the output's suffix. engine: "local", or
-    "ray" for a cluster. watch: it is also called before the first batch.
+    is measured to be faster. table_format: None is that of the output's suffix. cluster: run the
+    workers on a Ray cluster. watch: it is also called before the first batch.
     Raises ServeError if the job as a whole cannot be done.
     """
     interrupted, start = checkpoint.read(output) if resume else ({}, checkpoint.Checkpoint())
@@ -184,7 +184,7 @@ def answer_images(
     worker = ImageWorker(file, device, options, output, format_of(output, table_format))
     started, is_many = time.perf_counter(), len(first) == MANY
     opened: AbstractContextManager[Workers]
-    if engine == "ray":
+    if cluster:
         opened = _on_a_cluster(worker, workers, batch)
     elif is_many and count > 1 and _has_small_session(worker):
         opened = _in_processes(worker, count, batch)

@@ -1,7 +1,7 @@
-"""`infer images --engine ray`: the workers of a table are actors of a Ray cluster.
+"""`infer images --cluster`: the workers of a table are actors of a Ray cluster.
 
 The first process lists the inputs, writes the rows in order and keeps the checkpoints, so rows,
---resume and errors are those of the local engine. All machines need this package and see the inputs
+--resume and errors are those of one machine. All machines need this package and see the inputs
 under the same names. An actor that dies is started again and receives its task again. A task that
 ends two actors is processed on this machine, in a process of its own.
 """
@@ -85,7 +85,7 @@ def actors(
     try:
         import ray
     except ImportError as error:
-        raise ServeError(f"--engine ray: {error}; pip install 'convline[ray]'") from error
+        raise ServeError(f"--cluster: {error}; pip install 'convline[ray]'") from error
     cluster: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         cores = count or usable_cores()
@@ -99,7 +99,7 @@ def actors(
         count = count or most
         if not 1 <= count <= most:
             expected = f"{count} workers asked for, the cluster bears {most}"
-            raise ServeError(f"--engine ray: {expected}; lower --workers")
+            raise ServeError(f"--cluster: {expected}; lower --workers")
         remote_measure = ray.remote(**needs)(_measure).remote
         device, worker.batch = ray.get(remote_measure(ray.put(worker), batch))
         with RayPool(ray.put(worker), count, needs) as pool:

@@ -1,4 +1,4 @@
-"""`infer images --engine ray` on a cluster of this machine writes the local engine's rows, also if
+"""`infer images --cluster` on a cluster of this machine writes the rows of one machine, also if
 workers die.
 """
 
@@ -45,7 +45,7 @@ def run(*arguments: object, stdin: bytes | None = None) -> tuple[bytes, str]:
 
 @with_ray
 @pytest.mark.long
-def test_two_workers_write_the_table_of_the_local_engine(
+def test_two_workers_write_the_table_of_one_machine(
     classifier: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Byte for byte; also of a Parquet file whose row groups do not fit the batches."""
@@ -55,11 +55,11 @@ def test_two_workers_write_the_table_of_the_local_engine(
         row_group_size=70,
     )
     options = (classifier, folder, many, "--top-k", 2, "--batch", 8)
-    rows, said = run(*options, "--engine", "ray", "--workers", 2)
+    rows, said = run(*options, "--cluster", "--workers", 2)
     assert rows == run(*options)[0] and rows.count(b"\n") == 1 + 120 + 300
     assert "2 Ray actors" in said and "151 error" in said
     target = tmp_path / "t.parquet"
-    run(classifier, folder, "--engine", "ray", "--workers", 1, "-o", target)
+    run(classifier, folder, "--cluster", "--workers", 1, "-o", target)
     assert pyarrow.parquet.read_table(target).num_rows == 120
 
 
@@ -68,7 +68,7 @@ def test_two_workers_write_the_table_of_the_local_engine(
 def test_killed_workers_lose_and_repeat_no_row(
     classifier: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """Two actors are killed at work; the table equals the local engine's."""
+    """Two actors are killed at work; the table equals that of one machine."""
     files = sorted(path for path in folder.rglob("*.png"))
     names = "\n".join(str(files[k % len(files)]) for k in range(ROWS)).encode()
     whole, _ = run(classifier, "-", "--batch", 4, stdin=names)
@@ -77,8 +77,7 @@ def test_killed_workers_lose_and_repeat_no_row(
         *COMMAND,
         classifier,
         "-",
-        "--engine",
-        "ray",
+        "--cluster",
         "--workers",
         2,
         "--batch",
@@ -127,8 +126,7 @@ def test_a_missing_ray_is_one_message(classifier: Path, folder: Path, tmp_path: 
         "images",
         str(classifier),
         str(folder),
-        "--engine",
-        "ray",
+        "--cluster",
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (
