@@ -4,7 +4,7 @@
 # make lint       ruff, and mypy strict
 # make readme     the measured tables of README.md and docs/lecture-notes.md, from results
 # make pictures   the pictures of README.md and docs/, from the outputs of the line
-# make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema.py
+# make docs       docs/params.md and docs/params.schema.json, from the models of pipeline/params/schema/
 # make study NAME=mnist-exercise     one study; its table goes to results/studies
 # make all        every recipe; make full: the papers' sizes (a GPU)
 # make compare    the experiments of `dvc exp run`: what was changed, and the test metrics

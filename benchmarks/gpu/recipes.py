@@ -81,21 +81,9 @@ def twice(name: str, recipe: Recipe, on: torch.device) -> dict[str, Any]:
         optimizer, state = loop.optimizer_of(recipe, net), State()
         average = averaging.copy_network(net, recipe.train)
         minimise = partial(loop.loss_and_outputs, recipe, net)
-        rows.append(
-            loop.one_epoch(
-                recipe,
-                net,
-                optimizer,
-                fitting,
-                validation,
-                change,
-                state,
-                name,
-                minimise,
-                mix=mix,
-                average=average,
-            )
-        )
+        given = (fitting, validation, change, state, name, minimise)
+        row = loop.one_epoch(recipe, net, optimizer, *given, mix=mix, average=average)
+        rows.append(row)
         ends.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
     same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     moved = any(not torch.equal(ends[0][key], initial[key]) for key in ends[0])

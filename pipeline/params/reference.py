@@ -123,7 +123,7 @@ INTRODUCTION = """# params.yaml
 
 Every key of `params.yaml`. `make docs` writes this page and [the JSON schema](params.schema.json),
 with which an editor completes keys and marks mistakes, from
-[the pydantic models](../pipeline/params/schema.py).
+[the pydantic models](../pipeline/params/schema/__init__.py).
 The options of `net:` are keywords of the constructor in `models/<arch>.py`, with the defaults of
 the paper; `python -m models lenet5` lists them. A recipe needs `arch` and `data`. What it leaves
 out has its default, and `out/params/<entry>/train.json` shows all values in effect. A recipe names

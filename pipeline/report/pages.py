@@ -128,7 +128,7 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
         html = pages.get_template(f"{kind}.html.j2").render(page=name, **context)
         path = site / f"{name}.html"
         if path.exists():
-            where = "pipeline/params/schema.py RESERVED"
+            where = "pipeline/params/schema/recipes.py RESERVED"
             raise StageError(f"report: two pages are named {path.name}; add {name!r} to {where}")
         path.write_text(html, encoding="utf-8")
 

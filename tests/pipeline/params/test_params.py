@@ -317,7 +317,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_valid_params_load_with_defaults(workspace: Path) -> None:
-    """The defaults of pipeline/params/schema.py, and the dataset's own spec laid out in the recipe."""
+    """The defaults of pipeline/params/schema/, and the dataset's own spec laid out in the recipe."""
     loaded = params.load(write(GOOD))
     tiny = loaded.models["tiny"]
     assert (loaded.size, loaded.device, loaded.deterministic) == ("small", "auto", True)
