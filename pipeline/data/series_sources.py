@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.errors import describe_count
 from convline.model_file.document import Step
 from convline.timeseries.pieces import is_long, open_pieces
 from convline.timeseries.raw_table import parse_number
@@ -185,6 +186,12 @@ def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
     if spec.season is None and facts["season"] == 1:
         cure = f"set data.{recipe.set}.season"
         remarks.append(f"season is 1: seasonal naive equals the last value; {cure}")
+    for name, count in facts["far"].items():
+        far = f"{describe_count(count, 'training value')} of column {name!r} far from the others"
+        remarks.append(f"{far}: if these are mistakes, empty the cells, which are then filled")
+    if facts["season"] > recipe.context:
+        rows = f"a season has {facts['season']} rows, the context only {recipe.context}"
+        remarks.append(f"{rows}: seasonal naive repeats the context; give a longer series")
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)

@@ -108,7 +108,7 @@ def select_form(
         for label, fit in candidates.items():
             try:
                 forecast = fit(y, fitted)
-            except (ValueError, np.linalg.LinAlgError):  # too few rows for this form
+            except (ValueError, IndexError, np.linalg.LinAlgError):  # too few rows for this form
                 continue
             error = float(((forecast(cutoffs, steps) - target) ** 2).mean())
             if np.isfinite(error):

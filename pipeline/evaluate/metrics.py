@@ -68,16 +68,22 @@ def compare_with_constant(metric: dict[str, Any]) -> dict[str, Any]:
 def compare_with_best_baseline(metric: dict[str, Any]) -> dict[str, Any]:
     """Return {"better": bool, "sentence": str} about forecast errors and those of the best
     baseline, which has the least MASE, or the least MSE where MASE is not defined.
+
+    "worse" is said where the 95 % interval of the ratio of errors lies above 1, or is not known;
+    "no better" where it holds 1. Both ask whether to ship the baseline.
     """
     name, measure = find_best_baseline(metric)
     ours = metric["value"] if measure == "mse" else metric["mase"]
-    theirs = metric["baselines"][name][measure]
-    better, text = ours < theirs, CATALOGUE[measure].text
+    theirs, ratio = (metric["baselines"][name].get(key) for key in (measure, f"{measure}_ratio"))
+    text = CATALOGUE[measure].text
     errors = f"{measure.upper()} {text(ours)} against {text(theirs)}"
     if theirs:
         errors += f", {CATALOGUE['ratio_to_best_baseline'].text(ours / theirs)} times"
-    than = f"{name}, the best baseline: {errors}"
-    return {"better": better, "sentence": f"{'better' if better else 'worse'} than {than}"}
+    if ours < theirs:
+        return {"better": True, "sentence": f"better than {name}, the best baseline: {errors}"}
+    worse = ratio[1] > 1 if ratio else ours > theirs
+    verdict = "worse" if worse else "no better"
+    return {"better": False, "sentence": f"{verdict} than {name}: ship the baseline? {errors}"}
 
 
 def measure_forecasts(

@@ -19,6 +19,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import ParamsError, StageError
+from pipeline.core.files import read_json
+from pipeline.core.paths import RESULTS
 from pipeline.core.stage import run
 from pipeline.new import images, network, series
 from pipeline.new.params_file import Entry, preview, require_free_name, write
@@ -140,6 +142,10 @@ def finish(entry: Entry, dry_run: bool, run_line: bool) -> None:
     ends += ["a prediction", f"its page, out/report/{entry.name}.html"]
     width = max(map(len, steps))
     print("\nnext\n" + "\n".join(f"   {s:{width}}   {e}" for s, e in zip(steps, ends, strict=True)))
+    if run_line:
+        beside = read_json(RESULTS / entry.name / "check.json", f"check@{entry.name}")
+        if not beside["against_baseline"]["better"]:
+            print(f"\n✗ {beside['against_baseline']['sentence']}")  # last, where it is seen
 
 
 def repro(target: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from convline.model_file.document import Step
 
 from pipeline.core.errors import StageError
@@ -21,8 +22,8 @@ from pipeline.params.schema import SeriesData
 SHARE = 0.2  # of the rows for validation, and for test, as of the usual split of ETTh1
 LEAST_CONTEXT, SHORT, LONG = 8, 24, 336  # rows of history; LONG: two weeks of hours
 # From nine validation windows on, the ends of an 80 % interval can be calibrated:
-# `calibrated_levels` in pipeline/data/series_sources.py.
-WINDOWS = 9
+# `calibrated_levels` in pipeline/data/series_sources.py. A shorter series has none.
+WINDOWS, FEW = 9, 5
 NO_SEASON = 10  # rows of the default horizon where there is no season
 TRAINED, TESTED = 20_000, 5_000  # windows at most of the training split, and of the test split
 STEPS, EPOCHS = 2_000, (10, 200)  # of the optimizer, and in how many epochs they are taken
@@ -56,6 +57,7 @@ def propose(
     InputError where no forecaster can be trained.
     """
     seen = look(file, time, columns, id)
+    refuse_constants(seen)
     season = resolve_season(name, None, seen.step, train_rows(min(seen.lengths)))["season"]
     context, horizon = choose_window(seen, season, horizon)
     data_set: dict[str, Any] = {"source": "csv", "path": path_text(seen.path)}
@@ -73,9 +75,23 @@ def propose(
         recipe=recipe,
         data_set=data_set,
         seen=[*seen.facts, *describe_splits(seen, about)],
-        why=describe_choice(context, horizon, about["season"]),
+        why=describe_choice(context, horizon, about),
         predict=f"infer series {name} {rows} --plot {name}.png",
     )
+
+
+def refuse_constants(seen: SeriesFile) -> None:
+    """Raise StageError for a column that never changes, in any row or in those that train."""
+    values = [one.values for one in seen.table.series]
+    training = np.concatenate([rows[: train_rows(len(rows))] for rows in values])
+    flat = np.ptp(training, axis=0) == 0
+    if flat.any():
+        k, columns = int(flat.argmax()), seen.table.columns
+        where = " in the rows that train" if np.ptp(np.concatenate(values)[:, k]) else ""
+        others = ",".join(name for name, same in zip(columns, flat, strict=True) if not same)
+        cure = f"leave it out: --columns {others}" if others else "there is nothing to forecast"
+        what = f"column {columns[k]!r} never changes{where}"
+        raise StageError(f"new: {seen.path.name}: {what}; {cure}")
 
 
 def describe_splits(seen: SeriesFile, about: dict[str, Any]) -> list[str]:
@@ -91,11 +107,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def describe_choice(context: int, horizon: int, season: int) -> str:
+def describe_choice(context: int, horizon: int, about: dict[str, Any]) -> str:
+    season, levels = about["season"], about["forecast"]["quantiles"]
     seasons = f" ({context / season:.3g} seasons)" if season > 1 else ""
     return (
         f"a convolutional forecaster beside a linear one, {context} rows of history{seasons} to"
-        f" {horizon} ahead, with intervals"
+        f" {horizon} ahead, {'with' if len(levels) > 1 else 'without'} intervals"
     )
 
 
@@ -104,30 +121,42 @@ def train_rows(rows: int) -> int:
     return rows - 2 * round(rows * SHARE)
 
 
-def fits(lengths: Sequence[int], context: int, horizon: int) -> bool:
-    """Return whether series of these lengths have training windows in each, and validation windows
-    for an interval.
+def fits(lengths: Sequence[int], context: int, horizon: int, least: int) -> bool:
+    """Return whether series of these lengths have `least` training windows in each, and as many
+    validation windows in all.
     """
     held = [round(rows * SHARE) for rows in lengths]
     windows = sum(rows - horizon + 1 for rows in held)
     trained = min(map(train_rows, lengths)) - context - horizon + 1
-    return min(held) >= horizon and windows >= WINDOWS and trained >= WINDOWS
+    return min(held) >= horizon and windows >= least and trained >= least
 
 
 def choose_window(seen: SeriesFile, season: int, horizon: int | None) -> tuple[int, int]:
-    """Return context and horizon in rows; StageError where the series are too short for them."""
-    lengths, asked = seen.lengths, horizon
+    """Return context and horizon in rows; StageError where the series are too short for them.
+
+    Where the rows are too few for an interval, at the horizon asked for or at any, there is none.
+    """
+    lengths = seen.lengths
     wanted = horizon or (season if season > 1 else NO_SEASON)
-    possible = [h for h in range(1, wanted + 1) if fits(lengths, LEAST_CONTEXT, h)]
-    if not possible or (asked and possible[-1] < asked):
-        refuse_short(seen, asked or 1, possible[-1] if possible else None)
+    least, possible = WINDOWS, possible_horizons(lengths, wanted, WINDOWS)
+    if not possible or (horizon and possible[-1] < horizon):
+        least, possible = FEW, possible_horizons(lengths, wanted, FEW)
+    if not possible or (horizon and possible[-1] < horizon):
+        refuse_short(seen, horizon or 1, possible[-1] if possible else None)
     horizon = possible[-1]
     rows = train_rows(min(lengths)) - horizon
     # Not more than half of the rows, so that there are as many windows.
     longest = max(LEAST_CONTEXT, rows // 2)
-    while not fits(lengths, longest, horizon):
+    while not fits(lengths, longest, horizon, least):
         longest -= 1
+    if season > longest and fits(lengths, season, horizon, least):
+        longest = season  # else neither the network nor seasonal naive would see one
     return choose_context(seen.step, season, horizon, longest), horizon
+
+
+def possible_horizons(lengths: Sequence[int], wanted: int, least: int) -> list[int]:
+    """Return the horizons up to `wanted` that leave series of these lengths `least` windows."""
+    return [h for h in range(1, wanted + 1) if fits(lengths, LEAST_CONTEXT, h, least)]
 
 
 def choose_context(step: Step, season: int, horizon: int, longest: int) -> int:
@@ -144,7 +173,7 @@ def refuse_short(seen: SeriesFile, horizon: int, possible: int | None) -> None:
     """Raise StageError with the rows that the horizon needs, and the longest that there is."""
     short = min(seen.table.series, key=lambda one: len(one.values))
     needed = next(
-        rows for rows in range(LEAST_CONTEXT, 10**9) if fits([rows], LEAST_CONTEXT, horizon)
+        rows for rows in range(LEAST_CONTEXT, 10**9) if fits([rows], LEAST_CONTEXT, horizon, FEW)
     )
     where = f"series {short.id!r} of {seen.path.name}" if seen.id else seen.path.name
     splits = f"{percent(SHARE)} each are validation and test, and {LEAST_CONTEXT} history"

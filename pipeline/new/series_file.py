@@ -115,7 +115,6 @@ def look(file: Path, time: str | None, columns: list[str] | None, id: str | None
         refuse_words(raw, name)
     used = columns or choose_values(raw, others, numeric)
     table = build_table(raw, columns=used, time=time, id=id, gaps="interpolate")
-    refuse_constants(path, table)
     left_out = {
         name: "not asked for" if columns else "counts the rows" if name in numeric else "text"
         for name in others
@@ -251,14 +250,3 @@ def is_mostly_numbers(raw: RawTable, name: str) -> bool:
 def counts_rows(values: np.ndarray) -> bool:
     """Return whether a column (rows,) is 0, 1, 2 and so on, or 1, 2, 3: no measurement."""
     return values[0] in (0, 1) and bool((np.diff(values) == 1).all())
-
-
-def refuse_constants(path: Path, table: Table) -> None:
-    """Raise StageError for a column that never changes."""
-    values = np.concatenate([one.values for one in table.series])
-    flat = np.flatnonzero(np.ptp(values, axis=0) == 0)
-    if flat.size:
-        name = table.columns[flat[0]]
-        others = ",".join(column for k, column in enumerate(table.columns) if k not in flat)
-        cure = f"leave it out: --columns {others}" if others else "there is nothing to forecast"
-        raise StageError(f"new: {path.name}: column {name!r} never changes; {cure}")

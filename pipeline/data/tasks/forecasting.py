@@ -11,7 +11,15 @@ from convline.errors import describe_count
 
 from pipeline.core.errors import StageError
 from pipeline.data import series_sources
-from pipeline.data.dataset import SPLITS, Data, Places, content_hash, describe_splits, pieces
+from pipeline.data.dataset import (
+    SPLITS,
+    Data,
+    Places,
+    content_hash,
+    describe_splits,
+    pieces,
+    spread,
+)
 from pipeline.data.long_series import join
 from pipeline.data.raw_windows import choose_raw_windows
 from pipeline.data.season import resolve_season
@@ -19,6 +27,7 @@ from pipeline.params.schema import SeriesData
 
 PRECISION = 0.01  # of a column's deviation: what rounding its values to float32 may cost
 RANGE = 1e18  # values whose squares float32 still holds, and their inverse
+FAR, QUARTILE_ROWS = 20, 100_000  # interquartile ranges beyond the quartiles; rows to find these
 
 
 def make(recipe: SeriesData) -> tuple[Data, None]:
@@ -54,22 +63,46 @@ def series_data(recipe: SeriesData) -> Data:
     if facts["season"] >= shortest:
         needed = f"expected season below the {shortest} rows of training, got {facts['season']}"
         raise StageError(f"data: {needed}; lower `season:`")
+    limits = fences(x["train"])
+    facts["far"] = count_far(columns, x["train"], *limits)
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
-    mean, deviation = moments(x["train"])
+    mean, deviation = moments(x["train"], *limits)
     return Data(
         x, starts, mean.astype(np.float32), (1 / deviation).astype(np.float32), about, times
     )
 
 
-def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (D,) of values (rows, D), in pieces: numpy's own would
-    need their memory twice more.
+def fences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest value (D,) of each column that counts as it is.
+
+    Tukey 1977, "Exploratory Data Analysis", chapter 2, but for FAR. One value of a million among
+    hundreds would be all of the deviation, and the others would be equal in float32. Infinite
+    where half of the values are equal, as in a series of zeros.
     """
-    mean = np.asarray(sum(part.sum(0) for part in pieces(values)) / len(values))
-    square = sum(((part - mean) ** 2).sum(0) for part in pieces(values)) / len(values)
-    return mean, np.sqrt(square)
+    low, high = np.quantile(values[spread(len(values), QUARTILE_ROWS)], (0.25, 0.75), axis=0)
+    far = np.where(high > low, FAR * (high - low), np.inf)
+    return low - far, high + far
+
+
+def count_far(
+    columns: list[str], values: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> dict[str, int]:
+    """Return how many values (rows, D) of a column lie beyond its fences, where any do."""
+    counts = sum(((part < low) | (part > high)).sum(0) for part in pieces(values))
+    return {name: int(n) for name, n in zip(columns, np.asarray(counts), strict=True) if n}
+
+
+def moments(
+    values: np.ndarray, low: np.ndarray | float = -np.inf, high: np.ndarray | float = np.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (D,) of values (rows, D), which count as low or high where
+    they lie beyond; in pieces: numpy's own would need their memory twice more.
+    """
+    mean = np.asarray(sum(part.clip(low, high).sum(0) for part in pieces(values)) / len(values))
+    squares = (((part.clip(low, high) - mean) ** 2).sum(0) for part in pieces(values))
+    return mean, np.sqrt(sum(squares) / len(values))
 
 
 def require_changes(columns: list[str], values: np.ndarray) -> None:
@@ -87,13 +120,15 @@ def require_float32(columns: list[str], values: np.ndarray) -> None:
     """Raise StageError where a column of values (rows, D) does not fit float32 well enough."""
     eps = float(np.finfo(np.float32).eps)
     magnitudes = np.maximum(values.max(0), -values.min(0)).tolist()
-    for name, largest, spread in zip(columns, magnitudes, moments(values)[1].tolist(), strict=True):
-        if not (largest < RANGE and spread > 1 / RANGE):
-            got = f"got values up to {largest:.3g} with a deviation of {spread:.3g}"
+    for name, largest, deviation in zip(
+        columns, magnitudes, moments(values)[1].tolist(), strict=True
+    ):
+        if not (largest < RANGE and deviation > 1 / RANGE):
+            got = f"got values up to {largest:.3g} with a deviation of {deviation:.3g}"
             needed = f"expected magnitudes of 1e-18 to 1e18, {got}"
             raise StageError(f"data: column {name!r}: {needed}; change the unit")
-        if eps * largest > PRECISION * spread:
-            got = f"values up to {largest:.10g} that vary by {spread:.3g}"
+        if eps * largest > PRECISION * deviation:
+            got = f"values up to {largest:.10g} that vary by {deviation:.3g}"
             what = f"float32 has no digits left for {got} (their standard deviation)"
             cure = "subtract a constant from it, as its first value, here and where it is served"
             raise StageError(f"data: column {name!r}: {what}; {cure}")

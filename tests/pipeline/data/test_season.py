@@ -122,6 +122,15 @@ def test_a_season_that_the_recipe_gives_is_kept(resolved: Resolve, tmp_path: Pat
         prepare.make(recipe_of(resolved, path, times, season=56).data)
 
 
+def test_a_season_longer_than_the_context_is_noted(resolved: Resolve, tmp_path: Path) -> None:
+    """Seasonal naive repeats the 5 rows of the context then, and not the 12 of a year."""
+    times = months(80)
+    path = write_csv(tmp_path, times)
+    about = prepare.make(recipe_of(resolved, path, times).data)[0].about
+    note = "a season has 12 rows, the context only 5: seasonal naive repeats the context; give a"
+    assert about["notes"][0].startswith(note)
+
+
 def test_seasonal_naive_is_not_the_last_value(resolved: Resolve, tmp_path: Path) -> None:
     """A monthly series that repeats each year: with the season of its months the seasonal naive
     forecast is exact; with season 1, the default before, it was as bad as the last value.

@@ -127,6 +127,17 @@ def test_the_form_with_the_least_validation_error_is_chosen(years: np.ndarray) -
     assert forecast and ((forecast(cutoffs, 5) - target) ** 2).mean() == errors[label]
 
 
+def test_too_few_rows_leave_the_forms_that_can_be_fitted(years: np.ndarray) -> None:
+    """Two years of months, of which 14 train: two differences over a season are too few for any
+    ARIMA of statsmodels, and without the season the differences are 14.
+    """
+    y, cutoffs = years[:24], np.arange(14, 19)
+    for name in ("ETS", "ARIMA"):
+        forms = ets_arima.candidate_forms(name, 12)
+        label, forecast = ets_arima.select_form(forms, y, 14, cutoffs, 1) or ("", None)
+        assert label in forms and forecast and np.isfinite(forecast(cutoffs, 1)).all()
+
+
 def test_splits_of_different_series_have_no_baseline(resolved: Resolved) -> None:
     """The test curves of the waves do not continue the training curves, so there is nothing to fit
     to.

@@ -75,21 +75,34 @@ def test_recall_and_largest_class() -> None:
 
 
 def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
-    """The lowest MASE decides; without a MASE the lowest MSE."""
-    beside = {"last value": {"mse": 9.0, "mase": 2.0}, "seasonal naive": {"mse": 1.0, "mase": 0.5}}
+    """The lowest MASE decides; without a MASE the lowest MSE. "Worse" needs an interval of the
+    ratio above 1, or none to ask.
+    """
+    beside: dict[str, Any] = {
+        "last value": {"mse": 9.0, "mase": 2.0},
+        "seasonal naive": {"mse": 1.0, "mase": 0.5, "mase_ratio": [3.0, 1.2, 5.0]},
+    }
     metric = {"name": "mse", "value": 4.0, "mase": 1.5, "baselines": beside}
+    errors = "MASE 1.500 against 0.5000, 3.000 times"
+    asks = f"than seasonal naive: ship the baseline? {errors}"
     found = metrics.compare_with_best_baseline(metric)
-    assert found["better"] is False
-    assert (
-        found["sentence"]
-        == "worse than seasonal naive, the best baseline: MASE 1.500 against 0.5000, 3.000 times"
+    assert found == {"better": False, "sentence": f"worse {asks}"}
+    beside["seasonal naive"]["mase_ratio"] = [3.0, 0.9, 5.0]
+    found = metrics.compare_with_best_baseline(metric)
+    assert found == {"better": False, "sentence": f"no better {asks}"}
+    found = metrics.compare_with_best_baseline(metric | {"mase": 0.25})
+    assert found["better"] and found["sentence"] == (
+        "better than seasonal naive, the best baseline: MASE 0.2500 against 0.5000, 0.5000 times"
     )
-    assert metrics.compare_with_best_baseline(metric | {"mase": 0.25})["better"]
-    perfect = {"seasonal naive": {"mse": 0.0, "mase": None}}
-    found = metrics.compare_with_best_baseline(metric | {"mase": None, "baselines": perfect})
-    assert (
-        found["sentence"] == "worse than seasonal naive, the best baseline: MSE 4.000 against 0.000"
-    )
+    perfect = {"seasonal naive": {"mse": 0.0, "mase": None, "mse_ratio": None}}
+    metric |= {"mase": None, "baselines": perfect}
+    asks = "than seasonal naive: ship the baseline? MSE"
+    for value, sentence in (
+        (4.0, f"worse {asks} 4.000 against 0.000"),
+        (0.0, f"no better {asks} 0.000 against 0.000"),
+    ):
+        found = metrics.compare_with_best_baseline(metric | {"value": value})
+        assert found == {"better": False, "sentence": sentence}
 
 
 def test_forecast_errors(resolved: Callable[..., dict[str, Any]]) -> None:

@@ -108,6 +108,23 @@ def test_run_calls_dvc_with_this_python(place: Path, monkeypatch: pytest.MonkeyP
     assert ended.value.code == 3 and calls == [(["-m", "dvc", "repro", "infer@pets"], here)]
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_run_ends_with_what_is_worse_than_its_baseline(
+    better: bool, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence of check.json, below all others."""
+    sentence = "worse than seasonal naive: ship the baseline? MASE 2 against 1, 2.00 times"
+    results = place / "results" / "pets" / "check.json"
+    results.parent.mkdir(parents=True)
+    beside = {"better": better, "sentence": sentence}
+    results.write_text(json.dumps({"against_baseline": beside}), encoding="utf-8")
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr("subprocess.run", lambda words, **options: done)
+    call("pets", "--images", write_photos(place / "photos", {"cat": 8, "dog": 8}), "--run")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (last == f"✗ {sentence}") is not better
+
+
 @pytest.mark.parametrize(
     "arguments, answer",
     [

@@ -196,6 +196,33 @@ def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> N
     assert facts_of(entry)["windows"].partition(" train, ")[2].startswith("9 validation")
 
 
+@pytest.mark.parametrize(
+    "rows, windows, context, horizon",
+    [
+        (24, "6 train, 5 validation, 5 test", 8, 1),  # 14 rows train, which a year would use up
+        (36, "8 train, 5 validation, 5 test", 12, 3),  # 22 - 12 - 3 + 1; half of 22 is no year
+    ],
+)
+def test_a_short_file_has_no_interval(
+    propose: Callable[..., Entry], rows: int, windows: str, context: int, horizon: int
+) -> None:
+    """Oracle: by hand, five windows of each split; the interval of 80 % would need nine."""
+    entry = propose(table(months(rows), passengers(rows), header="ds,y"))
+    data, facts = entry.recipe["data"], facts_of(entry)
+    assert (data["context"], data["horizon"]) == (context, horizon)
+    assert facts["windows"].startswith(windows)
+    assert entry.why.endswith(f"to {horizon} ahead, without intervals")
+    notes = [fact for fact in entry.seen if fact.startswith("note")]
+    assert "no 80 % interval: the validation split has 5 windows" in notes[-1]
+    assert ("a season has 12 rows" in notes[0]) == (context < 12)
+
+
+def test_a_longer_horizon_is_worth_more_than_an_interval(propose: Callable[..., Entry]) -> None:
+    """60 rows allow 4 ahead with an interval; 8 without one, where they are asked for."""
+    entry = propose(table(months(60), passengers(60), header="ds,y"), horizon=8)
+    assert entry.recipe["data"]["horizon"] == 8 and entry.why.endswith("without intervals")
+
+
 def test_training_costs_no_more_for_many_rows_and_columns(propose: Callable[..., Entry]) -> None:
     """Oracle: by hand; a step costs `batch` windows of each column. Ten times as many rows of seven
     columns take at most twice as long as one column.
@@ -268,16 +295,26 @@ MISTAKES = {
         {},
         "column 'y' never changes; there is nothing to forecast",
     ),
+    "a column that changes only after training": (
+        table(months(100), NUMBERS, ["3"] * 60 + ["4"] * 40, header="ds,y,z"),
+        {},
+        "column 'z' never changes in the rows that train; leave it out: --columns y",
+    ),
+    "a level far above its spread": (
+        table(months(100), [f"{10**9 + k % 3}" for k in range(100)], header="ds,y"),
+        {},
+        "float32 has no digits left for values up to 1000000002 .* subtract a constant from it",
+    ),
     "a horizon that is too long": (
         table(months(100), NUMBERS, header="ds,y"),
         {"horizon": 40},
-        "air.csv has 100 rows, and a horizon of 40 needs 238, of which 20 % each are validation and"
-        " test, and 8 history; ask for --horizon 12, the longest",
+        "air.csv has 100 rows, and a horizon of 40 needs 218, of which 20 % each are validation and"
+        " test, and 8 history; ask for --horizon 16, the longest",
     ),
     "too few rows": (
         table(months(20), NUMBERS[:20], header="ds,y"),
         {},
-        "air.csv has 20 rows, and a horizon of 1 needs 43, .* give a longer file",
+        "air.csv has 20 rows, and a horizon of 1 needs 23, .* give a longer file",
     ),
     "a column that is not there": (
         table(months(100), NUMBERS, header="ds,sales"),

@@ -292,7 +292,7 @@ def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
     """The sentence of check.json is shown, escaped; the other entry, which is better, has no mark."""
     write_all(tmp_path)
     sentences = {
-        FORECASTER: (False, "worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times"),
+        FORECASTER: (False, "worse than <ETS>: ship the baseline? MASE 2 against 1, 2.00 times"),
         CLASSIFIER: (True, "better than always predicting 'one'"),
     }
     for name, (better, sentence) in sentences.items():
@@ -304,7 +304,7 @@ def test_an_entry_worse_than_its_baseline_says_so_on_the_index_and_on_its_page(
     index, entry = Links(page(tmp_path)), Links(page(tmp_path, FORECASTER))
     assert f"{FORECASTER}: {sentences[FORECASTER][1]}" in index.text
     head = entry.text.partition("Test metric")[0]
-    assert "✗ Worse than <ETS>, the best baseline: MASE 2 against 1, 2.00 times." in head
+    assert "✗ Worse than <ETS>: ship the baseline? MASE 2 against 1, 2.00 times." in head
     assert (
         "✗ 0.9000" in text and "✗ 0.9000" in index.text and "✗ 0.9000" not in text.split("\n\n")[0]
     )
