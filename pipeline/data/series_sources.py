@@ -188,7 +188,7 @@ def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
         remarks.append(f"season is 1: seasonal naive equals the last value; {cure}")
     for name, count in facts["far"].items():
         far = f"{describe_count(count, 'training value')} of column {name!r} far from the others"
-        remarks.append(f"{far}: if these are mistakes, empty the cells, which are then filled")
+        remarks.append(f"{far}: if these are mistakes, empty the cells and make the entry again")
     if facts["season"] > recipe.context:
         rows = f"a season has {facts['season']} rows, the context only {recipe.context}"
         remarks.append(f"{rows}: seasonal naive repeats the context; give a longer series")

@@ -1,5 +1,6 @@
 """`new NAME --csv FILE`: what is seen in a file, the recipe for it, and ten mistakes of a newcomer."""
 
+import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from recipes import copy_params
 
 from pipeline.core.errors import StageError
 from pipeline.data import prepare
-from pipeline.evaluate import naive_baselines
+from pipeline.evaluate import metrics, naive_baselines
 from pipeline.export import graph
 from pipeline.new import series
 from pipeline.new.__main__ import data_entry
@@ -122,6 +123,48 @@ def test_the_recipe_beats_the_seasonal_naive_forecast(
     naive = naive_baselines.seasonal_naive(history, 12, source.about["season"])
     assert np.abs(forecast - target).mean() < 0.5 * np.abs(naive - target).mean()
     assert quantiles.shape == (*target.shape, 3) and (np.diff(quantiles) > 0).any()
+
+
+def spiked(values: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(len(values)) == 50, 1e6, values).round(1)
+
+
+def sales(n: int) -> np.ndarray:
+    """Return whole numbers of which seven in ten are zero."""
+    rng = np.random.default_rng(0)
+    return np.where(rng.random(n) < 0.7, 0, rng.poisson(4, n))
+
+
+KINDS = {
+    "two years of months": table(months(24), passengers(24).round(1), header="ds,y"),
+    "forty years": table(range(1970, 2010), (1.05 ** np.arange(40)).round(4), header="year,y"),
+    "zeros": table(months(100), sales(100), header="ds,y"),
+    "zeros at the end": table(months(100), [*sales(60), *[0] * 40], header="ds,y"),
+    "a step": table(months(100), [5] * 30 + [9] * 70, header="ds,y"),
+    "a straight line": table(months(100), [3 * k for k in range(100)], header="ds,y"),
+    "below zero": table(months(100), (-passengers(100)).round(1), header="ds,y"),
+    "a spike": table(months(100), spiked(passengers(100)), header="ds,y"),
+    "two scales": table(months(100), passengers(100), 1e-9 * passengers(100), header="ds,y,z"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_series_ends_in_a_verdict(
+    kind: str, propose: Callable[..., Entry], resolved: Resolve
+) -> None:
+    """Two epochs, and the errors beside all baselines: numbers, and one sentence."""
+    entry = propose(KINDS[kind])
+    recipe = resolved(entry.recipe, {"air": entry.data_set}).updated(train={"epochs": 2})
+    source = prepare.make(recipe.data)[0]
+    net, _ = loop.fit(recipe, source, on=torch.device("cpu"), label="air")
+    outputs = graph.torch_outputs(net, source.served("test"))
+    metric, _ = metrics.measure_forecasts(outputs, outputs[0], source)
+    assert np.isfinite(metric["value"])
+    verdict = metrics.compare_with_best_baseline(metric)["sentence"]
+    assert re.match(r"(better|no better|worse) than (?!nan)", verdict) and "nan" not in verdict
+    noted = [fact for fact in entry.seen if "1 training value of column 'y' far from" in fact]
+    assert bool(noted) == (kind == "a spike")
 
 
 def test_german_numbers_gaps_text_and_a_counter(propose: Callable[..., Entry]) -> None:
