@@ -16,37 +16,25 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
-
-from pipeline.params.schema import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
 
 import click
 import numpy as np
-import torch
 from convline.errors import ServeError
 from convline.loading import load_file
-from convline.model_file.onnx_file import seal
 
+from benchmarks.forecast_file import recipe_of, train_file
 from pipeline.check import machine
 from pipeline.check.predictions import predict
 from pipeline.core.errors import ParamsError, StageError
-from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS, located
 from pipeline.data import dataset, prepare
 from pipeline.evaluate.over_seeds import t_interval
-from pipeline.export import graph as export
-from pipeline.export import metadata
-from pipeline.export.tasks import forecasting
 from pipeline.params import load as params
-from pipeline.params.recipe import overlay, resolve
-from pipeline.study import runs as study
-from pipeline.train import loop
 
 HORIZONS = (96, 192, 336, 720)
 TASKS = {"univariate": "etth1-ot", "multivariate": "etth1"}
@@ -69,45 +57,16 @@ PUBLISHED = {
 Run = dict[str, Any]
 
 
-def recipe_of(name: str, task: str, horizon: int, seed: int, every: params.Params) -> Recipe:
-    """Return the resolved recipe of one run, whatever params.yaml says its horizon, data and
-    seed are.
+def run(name: str, task: str, horizon: int, seed: int, every: params.Params, label: str) -> Run:
+    """Return the scores of a recipe at one horizon and seed, whatever params.yaml says of them; its
+    file stays under out/etth1.
     """
-    raw = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
-    raw = overlay(raw, {"data": {"set": TASKS[task], "horizon": horizon}, "train": {"seed": seed}})
-    return params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
-
-
-def run(name: str, recipe: Recipe, label: str) -> Run:
-    """Return a run's scores; its file stays under out/etth1, and one of the same recipe, data
-    and code is read.
-    """
+    layer = {"data": {"set": TASKS[task], "horizon": horizon}, "train": {"seed": seed}}
+    recipe = recipe_of(name, layer, every)
     source = prepare.make(recipe.data)[0]
-    device = torch.device("cpu")
-    stem = OUT / "etth1" / study.run_key(recipe, source, device)
-    if stem.with_suffix(".json").exists():
-        return json.loads(stem.with_suffix(".json").read_text())
-    started = time.perf_counter()
-    net, state = loop.fit(recipe, source, on=device, label=label)
-    seconds = time.perf_counter() - started
-    x = source.served("test")
-    says = export.torch_outputs(net, x[:8])
-    metrics = {"validation": state.chosen, "parameters": sum(p.numel() for p in net.parameters())}
-    about = metadata.model_document(
-        name, recipe, source.about, metrics, x[:8], says, forecasting.parity_limit(says, 1e-4)
-    )
-    graph = forecasting.export(net, x).SerializeToString()
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".onnx").write_bytes(seal(graph, about))
-    found = score(stem.with_suffix(".onnx"), source, "test") | {
-        "seconds": seconds,
-        "parameters": metrics["parameters"],
-    }
-    found["validation"] = score(stem.with_suffix(".onnx"), source, "validation")["mse"]
-    found["epochs"] = len(state.history)
-    write_json(stem.with_suffix(".json"), found)
-    click.echo(f"{label}: validation {found['validation']:.4f}, {seconds:.0f} s", err=True)
-    return found
+    path, found = train_file(name, recipe, source, OUT / "etth1", label)
+    validation = score(path, source, "validation")["mse"]
+    return found | score(path, source, "test") | {"validation": validation}
 
 
 def score(path: Path, source: dataset.Data, split: str) -> Run:
@@ -213,10 +172,8 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
         path = located(every.sets["etth1"].path)
         found: dict[tuple[str, str, int], list[Run]] = {}
         for task, horizon, (title, name) in itertools.product(tasks, horizons, NETS.items()):
-            recipes = [recipe_of(name, task, horizon, seed, every) for seed in seeds]
-            runs = [
-                run(name, one, f"{task} {horizon} {title}, one of {len(seeds)}") for one in recipes
-            ]
+            label = f"{task} {horizon} {title}, one of {len(seeds)}"
+            runs = [run(name, task, horizon, seed, every, label) for seed in seeds]
             found[title, task, horizon] = runs
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
