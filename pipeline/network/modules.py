@@ -68,13 +68,23 @@ class Forecaster(nn.Module):
     mean: Tensor
     scale: Tensor
     offsets: Tensor
+    usual: Tensor | None
 
-    def __init__(self, net: nn.Module, mean: Tensor, scale: Tensor, offsets: Tensor):
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Tensor,
+        scale: Tensor,
+        offsets: Tensor,
+        usual: Tensor | None = None,
+    ):
         super().__init__()
         self.net = net
         self.register_buffer("mean", mean)  # (D,)
         self.register_buffer("scale", scale)
         self.register_buffer("offsets", offsets)  # (S, D', Q), in units: losses.conformal_offsets
+        # (D',), the mean variance of windows, with which intervals are scaled; None: they are not
+        self.register_buffer("usual", usual)
 
     @property
     def convolution_field(self) -> int | None:
@@ -112,21 +122,44 @@ class Forecaster(nn.Module):
         """Return the network's output (N, S or S * Q, D') as levels (N, S, D', 1 or Q) in units."""
         return self.to_units(y).unflatten(1, (len(self.offsets), -1)).transpose(2, 3)
 
-    def read_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def variance(self, x: Tensor) -> Tensor:
+        """Return each window's variance (N, D') of the forecast columns in the network's input."""
+        ahead, columns = len(self.offsets), len(self.mean)
+        history = x if x.shape[2] == columns else x[:, :-ahead]
+        return history[:, :, : self.offsets.shape[1]].var(1, correction=0)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return what the offsets of each window are multiplied by, (N, 1, D', 1): the deviation of
+        its steps, and half that of a usual window, so that it is not 0 where nothing varies.
+
+        Residuals in units of a spread: Lei et al. 2018, "Distribution-free predictive inference for
+        regression", arXiv:1604.04173, section 5.2.
+        """
+        assert self.usual is not None
+        return (self.variance(x) + self.usual / 4).sqrt().unsqueeze(1).unsqueeze(3)
+
+    def offsets_of(self, x: Tensor) -> Tensor:
+        """Return the offsets in units for the network's input, (S, D', Q) or (N, S, D', Q)."""
+        return self.offsets if self.usual is None else self.spread(x) * self.offsets
+
+    def read_out(self, y: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Return forecast and quantiles of the network's output; levels that cross are sorted.
+
+        offsets: of `offsets_of`.
 
         Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without
         crossing".
         """
         if y.shape[1] == len(self.offsets):
             forecast = self.to_units(y)
-            return forecast, forecast.unsqueeze(-1) + self.offsets
-        quantiles = (self.levels(y) + self.offsets).sort(-1).values
+            return forecast, forecast.unsqueeze(-1) + offsets
+        quantiles = (self.levels(y) + offsets).sort(-1).values
         return quantiles[..., quantiles.shape[-1] // 2], quantiles
 
     def forward(self, series: Tensor, calendar: Tensor | None = None) -> tuple[Tensor, Tensor]:
         inputs = self.split_input(series) if calendar is None else (series, calendar)
-        return self.read_out(self.net(self.standardise(*inputs)))
+        x = self.standardise(*inputs)
+        return self.read_out(self.net(x), self.offsets_of(x))
 
 
 def graph_inputs(net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:

@@ -383,6 +383,11 @@ def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
     if recipe.streaming and normalise != "none":
         what = f"net.normalise: {normalise} needs the whole window at every step"
         raise ParamsError(f"{place}.streaming: {what}; set normalise: none, or leave streaming out")
+    if recipe.streaming and data.intervals == "scaled":
+        what = "intervals: scaled needs the whole window at every step"
+        raise ParamsError(
+            f"{place}.streaming: {what}; set intervals: fixed, or leave streaming out"
+        )
 
 
 def check_start(place: str, recipe: EntryRecipe) -> None:

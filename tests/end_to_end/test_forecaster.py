@@ -45,6 +45,8 @@ COMBINATIONS = {
         "train": {"loss": "pinball"},
         "net": {"independent": False, "normalise": "none"},
     },
+    "scaled intervals": {"data": CALENDAR | {"intervals": "scaled"}},
+    "scaled levels": {"data": {"intervals": "scaled"}, "train": {"loss": "pinball"}},
     "nlinear": {"arch": "ltsflinear", "net": {"kind": "nlinear"}, "train": {"loss": "pinball"}},
     "ensemble": {
         "arch": "ensemble",
@@ -236,6 +238,14 @@ CAUSAL = {"channels": 2, "kernel_size": 2, "dilations": [1], "activation": "none
         (
             {"streaming": True},
             r"streaming: net.normalise: instance needs the whole window at every step; set",
+        ),
+        (
+            {
+                "streaming": True,
+                "net": NET | {"normalise": "none"},
+                "data": {"intervals": "scaled"},
+            },
+            r"streaming: intervals: scaled needs the whole window at every step; set intervals",
         ),
         (
             {"arch": "causal", "net": CAUSAL, "data": {"targets": ["y"]}},

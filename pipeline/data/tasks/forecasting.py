@@ -159,6 +159,7 @@ def described(
         "stride": recipe.stride,
         "train_stride": recipe.train_stride,
         **({"windows_per_epoch": drawn} if (drawn := recipe.windows_per_epoch) else {}),
+        **({"intervals": "scaled"} if recipe.intervals == "scaled" else {}),
         "filled": facts["filled"],
         "notes": series_sources.notes(recipe, facts, counts["validation"]),
         "input": {

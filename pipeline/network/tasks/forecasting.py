@@ -27,7 +27,9 @@ def assemble(recipe: Training, data: Data) -> Forecaster:
     }
     options = {key: value for key, value in series.items() if key in keywords}
     net = models.build(recipe.arch, **options, **recipe.net)
-    return Forecaster(net, *statistics(data), torch.zeros(horizon, data.targets, levels))
+    offsets = torch.zeros(horizon, data.targets, levels)
+    usual = torch.ones(data.targets) if "intervals" in about else None
+    return Forecaster(net, *statistics(data), offsets, usual)
 
 
 def require_output(net: Forecaster, recipe: Training, data: Data) -> None:

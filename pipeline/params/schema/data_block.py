@@ -117,6 +117,11 @@ class SeriesBlock(Part):
     quantiles: list[float] = Field(
         [0.1, 0.5, 0.9], description="quantile levels: rising, symmetric about 0.5"
     )
+    intervals: Literal["fixed", "scaled"] = Field(
+        "fixed",
+        description="fixed: of one width, from validation windows; scaled: as wide as their window"
+        " varies, from training windows too",
+    )
     stride: Positive = Field(1, description="rows between windows of validation and test")
     train_stride: Positive = Field(1, description="rows between windows of training")
     windows_per_epoch: Annotated[int, Field(ge=2)] | None = Field(
