@@ -75,10 +75,12 @@ def compare_with_best_baseline(metric: dict[str, Any]) -> dict[str, Any]:
     name, measure = find_best_baseline(metric)
     ours = metric["value"] if measure == "mse" else metric["mase"]
     theirs, ratio = (metric["baselines"][name].get(key) for key in (measure, f"{measure}_ratio"))
-    text = CATALOGUE[measure].text
+    text, times = CATALOGUE[measure].text, CATALOGUE["ratio_to_best_baseline"]
     errors = f"{measure.upper()} {text(ours)} against {text(theirs)}"
-    if theirs:
-        errors += f", {CATALOGUE['ratio_to_best_baseline'].text(ours / theirs)} times"
+    if ratio:
+        errors += f", {times.interval_text(*ratio)} times"
+    elif theirs:
+        errors += f", {times.text(ours / theirs)} times"
     if ours < theirs:
         return {"better": True, "sentence": f"better than {name}, the best baseline: {errors}"}
     worse = ratio[1] > 1 if ratio else ours > theirs

@@ -66,6 +66,8 @@ def series_data(recipe: SeriesData) -> Data:
     limits = fences(x["train"])
     facts["far"] = count_far(columns, x["train"], *limits)
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
+    if facts["far"]:  # stage train learns from values within the fences; JSON has no infinity
+        about["fences"] = np.nan_to_num(np.stack(limits)).tolist()
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
     mean, deviation = moments(x["train"], *limits)

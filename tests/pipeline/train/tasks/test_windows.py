@@ -67,6 +67,19 @@ def test_windows_equal_those_laid_out_one_by_one(
             assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[1], theirs[1])
 
 
+def test_values_beyond_the_fences_count_as_these(of_shop: Resolve) -> None:
+    """Of visits above 350 and below 250; the other columns have none."""
+    net, source = untrained(of_shop())
+    plain = loop.load_batches(source, "train", net, CPU)
+    source.about["fences"] = [[250.0, -1e308, -1e308], [350.0, 1e308, 1e308]]
+    fenced = loop.load_batches(source, "train", net, CPU)
+    assert isinstance(plain, WindowBatches) and isinstance(fenced, WindowBatches)
+    expected = source.x["train"].copy()
+    expected[:, 0] = np.minimum(np.maximum(expected[:, 0], 250), 350)
+    rows = net.standardise(torch.from_numpy(expected.astype(np.float32)))
+    assert torch.equal(fenced.rows, rows) and not torch.equal(plain.rows, rows)
+
+
 def test_a_series_shorter_than_a_window_has_none() -> None:
     """Series of 5, 2 and 4 rows, windows of 3, by hand."""
     places = dataset.Places.of(np.array([0, 5, 7, 11]), 3, 1)
