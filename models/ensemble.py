@@ -1,36 +1,42 @@
-"""Ensemble: the mean forecast of TCNs that differ in look-back and in normalisation.
+"""Ensemble: the mean forecast of TCNs that differ in look-back and in normalisation, and of others.
 
-Each member, a models/tcn.py, has weights and a loss of its own, as in Lakshminarayanan et al. 2017,
-"Simple and scalable predictive uncertainty estimation using deep ensembles", arXiv:1612.01474,
-section 2.4, whose members differ by their random start. Here they differ by what they assume of a
-series that leaves the range of its training: `instance` that its level and spread move, `last` that
-its level moves, `none` that neither does. The validation split may not show which assumption holds;
-the mean needs no choice. The defaults are these three, which all see the whole context. Each
-quantile level is averaged separately: Lichtendahl, Grushka-Cockayne, Winkler 2013, "Is it better to
-average probabilities or quantiles?", section 3.
+Each member has weights and a loss of its own, as in Lakshminarayanan et al. 2017, "Simple and
+scalable predictive uncertainty estimation using deep ensembles", arXiv:1612.01474, section 2.4,
+whose members differ by their random start. Here they differ by what they assume of a series that
+leaves the range of its training: `instance` that its level and spread move, `last` that its level
+moves, `none` that neither does. The validation split may not show which assumption holds; the mean
+needs no choice. The defaults are these three, which all see the whole context. Each quantile level
+is averaged separately: Lichtendahl, Grushka-Cockayne, Winkler 2013, "Is it better to average
+probabilities or quantiles?", section 3.
 
     member    layers                                        output for a window (504, 7), S = 96
     each      a TCN on its newest `look_backs` rows         96 x 7
-              the mean of all, one for each pair of a look-back
-              and a normalisation                           96 x 7
+    beside    ltsflinear, sparsetsf or tcn, as listed       96 x 7
+              the mean of those that are picked             96 x 7
+
+All members are picked, or, after training, those by which the mean's squared error on validation
+rows is least: `best` is one, `greedy` adds the member that helps most ten times, one as often as it
+helps (Caruana, Niculescu-Mizil, Crew, Ksikes 2004, "Ensemble selection from libraries of models",
+section 2). The others are not in the exported file.
 
 In training the network returns each member's forecast, for a loss of its own: `aux_weight: 1` gives
 all members the same weight, and the training loss that is printed is the first member's. Each
-member keeps the weights of its own best epoch.
+member keeps the weights of its own best epoch. A linear member may have a closed form
+(`train.start`), and is not trained then.
 
-Expected: on ETTh1, six members, three seeds, results/etth1.md; on sunspots, three members, mean
-squared error 1,324, and .78 of the test rows inside the 80 % interval (`instance` alone: 1,020 to
-1,080 and .86 to .89 over three seeds).
+Expected: on ETTh1, results/etth1.md; on sunspots, three members, mean squared error 1,324, and .78
+of the test rows inside the 80 % interval (`instance` alone: 1,020 to 1,080 and .86 to .89 over three
+seeds).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from models import layers, options, tcn
+from models import closed_form, layers, ltsflinear, options, sparsetsf, tcn
 from models.options import Count, Fraction, Positive
 
 PAPER = "after Lakshminarayanan et al. 2017"
@@ -44,6 +50,7 @@ REFERENCE = {
             "horizon": 96,
             "context": 504,
             "quantiles": 1,
+            "season": 24,
             "look_backs": [336, 504],
             "channels": 8,
             "patch": 24,
@@ -57,20 +64,31 @@ REFERENCE = {
 }
 
 
+BESIDE = ("ltsflinear", "sparsetsf", "tcn")
+ROUNDS = 10  # of greedy selection
+
+
 def check_options(
     context: int,
     look_backs: Sequence[int] | None,
     normalise: Sequence[str],
+    beside: Sequence[Mapping[str, Any]],
     kernel_size: int,
     patch: int,
     stride: int,
 ) -> None:
     """Raise ValueError without members, or for members that do not fit the context."""
-    rows = [context] if look_backs is None else look_backs
-    if not rows or not normalise or min(rows) < 1 or max(rows) > context:
-        got = f"look_backs {list(rows)}, normalise {list(normalise)}"
+    rows = [context] if look_backs is None else [*look_backs]
+    tcns = rows if normalise else []
+    seen = [*tcns, *(member.get("look_back", context) for member in beside)]
+    if not seen or (normalise and not rows) or min(seen) < 1 or max(seen) > context:
+        got = f"look_backs {rows}, normalise {list(normalise)}" + (
+            f", look_back {[member.get('look_back', context) for member in beside]}" if beside else ""
+        )
         needed = f"one and more of each, look-backs up to context {context}"
         raise ValueError(f"ensemble: expected {needed}, got {got}; raise context or lower them")
+    for member in beside:
+        options.choose("ensemble", "beside.arch", member.get("arch"), dict.fromkeys(BESIDE))
     options.require_patch("ensemble", kernel_size, patch, stride)
 
 
@@ -78,6 +96,8 @@ class Ensemble(nn.Module):
     """Return forecasts (N, S * Q, targets) for standardised series (N, T, D).
 
     In training a tuple, one for each member."""
+
+    counts: Tensor
 
     def __init__(
         self,
@@ -88,8 +108,11 @@ class Ensemble(nn.Module):
         horizon: int,
         context: int,
         quantiles: int,
+        season: int,
         look_backs: Sequence[Positive] | None = None,
         normalise: Sequence[Literal["instance", "last", "none"]] = ("instance", "last", "none"),
+        beside: Sequence[dict[str, Any]] = (),
+        choose: Literal["all", "best", "greedy"] = "all",
         channels: Positive = 32,
         kernel_size: Positive = 3,
         blocks: Count = 0,
@@ -100,11 +123,12 @@ class Ensemble(nn.Module):
         linear: bool = False,
     ) -> None:
         """`look_backs`: rows that members see, at most `context`; None: all see `context` rows;
-        `normalise`: as the TCN's; each pair is a member.
+        `normalise`: as the TCN's; each pair is a member; `beside`: further members, each its `arch`,
+        its `look_back` and its options; `choose`: which are picked, by validation rows.
         """
         super().__init__()
         look_backs = [context] if look_backs is None else look_backs
-        check_options(context, look_backs, normalise, kernel_size, patch, stride)
+        check_options(context, look_backs, normalise, beside, kernel_size, patch, stride)
         shared: dict[str, Any] = {
             "series": series,
             "targets": targets,
@@ -121,16 +145,82 @@ class Ensemble(nn.Module):
             "linear": linear,
         }
         pairs = itertools.product(look_backs, normalise)
+        self.context, self.targets = context, targets
         self.rows = context + (horizon if calendar else 0)
-        members = [tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs]
-        self.members = nn.ModuleList(members)
-        self.receptive_field = max(member.receptive_field for member in members)
-        self.convolution_field = max(member.convolution_field for member in members)
+        members: dict[str, nn.Module] = {
+            f"tcn {rows} {kind}": tcn.TCN(context=rows, normalise=kind, **shared)
+            for rows, kind in pairs
+        }
+        for given in beside:
+            own = {"look_back": context} | given
+            arch, rows = own.pop("arch"), own.pop("look_back")
+            label = " ".join([arch, str(rows), *(f"{value}" for value in own.values())])
+            alone = {key: shared[key] for key in ("horizon", "quantiles")} | {"series": targets}
+            if arch == "tcn":
+                members[label] = tcn.TCN(context=rows, **shared | own)
+            elif arch == "sparsetsf":
+                members[label] = sparsetsf.SparseTSF(context=rows, season=season, **alone, **own)
+            else:
+                members[label] = ltsflinear.LTSFLinear(context=rows, **alone, **own)
+        self.labels = list(members)
+        self.members = nn.ModuleList(members.values())
+        self.receptive_field = max(int(member.receptive_field) for member in members.values())
+        fields = [m.convolution_field for m in members.values() if isinstance(m, tcn.TCN)]
+        self.convolution_field = max(fields, default=None)
+        self.choose, self.picked = choose, list(range(len(members)))
+        if choose != "all":
+            self.register_buffer("counts", torch.ones(len(members), dtype=torch.int64))
+            self.register_load_state_dict_post_hook(take_counts)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         layers.require_steps("ensemble", x, self.rows)
-        forecasts = tuple(member(x) for member in self.members)
-        return forecasts if self.training else torch.stack(forecasts).mean(0)
+        wanted = range(len(self.members)) if self.training else sorted(set(self.picked))
+        forecasts = {k: self.forecast(k, x) for k in wanted}
+        if self.training:
+            return tuple(forecasts.values())
+        return torch.stack([forecasts[k] for k in self.picked]).mean(0)
+
+    def forecast(self, number: int, x: Tensor) -> Tensor:
+        """Return the forecast of one member; all but the TCNs see the targets' history alone."""
+        member = self.members[number]
+        if not isinstance(member, tcn.TCN):
+            x = x[:, -self.rows :][:, : self.context, : self.targets]
+        y: Tensor = member(x)
+        return y
+
+    def pick(self, products: Tensor) -> None:
+        """Pick members as `choose` says, from the mean products of their errors (K, K)."""
+        self.counts.copy_(pick(products, 1 if self.choose == "best" else ROUNDS))
+        take_counts(self, None)
+
+    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> None:
+        """Give all members that have a closed form theirs; see `closed_form.Solvable`."""
+        for member in self.members:
+            if isinstance(member, closed_form.Solvable):
+                member.solve(sums, ridge, levels)
+
+
+def pick(products: Tensor, rounds: int) -> Tensor:
+    """Return how often each of K members is picked, int64 (K,): greedily, up to so many in all.
+
+    products (K, K): the mean of error i times error j. The mean of picked forecasts has as its
+    squared error the mean of their products.
+    """
+    picked: list[int] = []
+    best: list[int] = []
+    least = float("inf")
+    for _ in range(rounds):
+        tried = [products[picked + [k]][:, picked + [k]].mean() for k in range(len(products))]
+        picked = [*picked, int(torch.stack(tried).argmin())]
+        if (error := float(min(tried))) < least:
+            least, best = error, picked
+    return torch.bincount(torch.tensor(best), minlength=len(products))
+
+
+def take_counts(net: nn.Module, _: Any) -> None:
+    """Note the members that are picked as numbers, which a graph can be traced with."""
+    assert isinstance(net, Ensemble)
+    net.picked = torch.arange(len(net.members)).repeat_interleave(net.counts.cpu()).tolist()
 
 
 Model = Ensemble

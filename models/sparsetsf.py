@@ -1,0 +1,89 @@
+"""SparseTSF: the same phases of earlier seasons, weighed alike for every phase; under 1,000 weights.
+
+Lin, Lin, Wu, Chen, Yang 2024, "SparseTSF: modeling long-term time series forecasting with 1k
+parameters", arXiv:2405.00946, section 3.2, with a linear map over the seasons. All series share the
+weights.
+
+    stage    layers                                             output for (720, 7), S = 96, season 24
+    smooth   less its mean; x + conv over about a season        7 series, 720
+    seasons  one row for each phase                             7 x 24 phases, 30 seasons
+    ahead    dense over the seasons, without bias               7 x 24 phases, 4 seasons
+             the rows side by side again, plus the mean         96 x 7
+
+The dense layer is a convolution of dilation `season`, with one filter for each season ahead. With
+quantiles a season ahead has a filter for each level, and each level a bias.
+
+Differs: a window or a horizon that is no multiple of the season is cut to its newest whole seasons,
+or from the whole seasons that cover it; the season is the data set's.
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from models import layers
+
+PAPER = "Lin et al. 2024"
+
+REFERENCE = {
+    f"SparseTSF, {horizon} ahead": {
+        "options": {
+            "series": 7,
+            "horizon": horizon,
+            "context": 720,
+            "quantiles": 1,
+            "season": 24,
+        },
+        "input": (720, 7),
+        "trainable": count,
+        "fixed": 0,
+        "source": f"25 + 30 * {horizon} / 24",
+    }
+    for horizon, count in ((96, 145), (720, 925))
+}
+
+
+def check_options(context: int, season: int) -> None:
+    """Raise ValueError where the window has no whole season."""
+    if context < season:
+        raise ValueError(
+            f"sparsetsf: expected a window of at least a season, {season} rows, got {context};"
+            " raise context"
+        )
+
+
+class SparseTSF(nn.Module):
+    """Return forecasts (N, S * Q, D) for standardised series (N, T, D).
+
+    The Q levels of a step stand side by side."""
+
+    def __init__(
+        self, *, series: int, horizon: int, context: int, quantiles: int, season: int
+    ) -> None:
+        super().__init__()
+        check_options(context, season)
+        self.series, self.horizon, self.season = series, horizon, season
+        self.context = context - context % season
+        self.quantiles = quantiles
+        width = 1 + 2 * (season // 2)
+        self.smooth = nn.Conv1d(1, 1, width, padding=season // 2, bias=False)
+        ahead = math.ceil(horizon / season) * quantiles
+        self.ahead = nn.Linear(self.context // season, ahead, bias=quantiles > 1)
+
+    @property
+    def receptive_field(self) -> int:
+        return self.context
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers.require_steps("sparsetsf", x, self.context)
+        rows = x[:, -self.context :].transpose(1, 2).reshape(-1, 1, self.context)  # (N D, 1, T)
+        mean = rows.mean(2)
+        rows = rows - mean.unsqueeze(2)
+        rows = rows + self.smooth(rows)
+        phases = rows.view(-1, self.context // self.season, self.season).transpose(1, 2)
+        y = self.ahead(phases).unflatten(2, (-1, self.quantiles))  # (N D, phases, seasons, Q)
+        y = y.transpose(1, 2).flatten(1, 2)[:, : self.horizon].flatten(1) + mean
+        return y.view(-1, x.shape[2], y.shape[1]).transpose(1, 2)
+
+
+Model = SparseTSF
