@@ -24,8 +24,8 @@ ROUNDING = 1e-12  # of a level's square: windows that vary by less are constant
 class Solvable(Protocol):
     """A forecaster whose linear map has a closed form."""
 
-    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> None:
-        """Set the map's weights, from `window_sums` of standardised training windows.
+    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> list[nn.Parameter]:
+        """Set the map's weights and return them; sums: `window_sums` of standardised windows.
 
         ridge, levels: as `solve_head` has them.
         """
@@ -54,7 +54,7 @@ def window_sums(x: Tensor, y: Tensor) -> Tensor:
 @torch.no_grad()
 def solve_head(
     head: nn.Module, sums: Tensor, taken: Tensor, ridge: float, levels: Sequence[float]
-) -> None:
+) -> list[nn.Parameter]:
     """Set a `linear_head` to the regression of targets on the newest T rows, each less the level.
 
     sums: `window_sums`. taken (T,): the weights of the level that is taken away: 1 for the last
@@ -99,3 +99,4 @@ def solve_head(
     rows = weight.T if first is None else outer
     last.weight.copy_(rows.repeat_interleave(quantiles, 0))
     last.bias.copy_(bias.flatten())
+    return [*head.parameters()]

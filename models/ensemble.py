@@ -1,4 +1,4 @@
-"""Ensemble: the mean forecast of TCNs that differ in look-back and in normalisation, and of others.
+"""Ensemble: the mean forecast of TCNs that differ in look-back and normalisation, and linear maps.
 
 Each member has weights and a loss of its own, as in Lakshminarayanan et al. 2017, "Simple and
 scalable predictive uncertainty estimation using deep ensembles", arXiv:1612.01474, section 2.4,
@@ -11,7 +11,7 @@ probabilities or quantiles?", section 3.
 
     member    layers                                        output for a window (504, 7), S = 96
     each      a TCN on its newest `look_backs` rows         96 x 7
-    beside    ltsflinear, sparsetsf or tcn, as listed       96 x 7
+    maps      an LTSF-Linear each, on its own look-back     96 x 7
               the mean of those that are picked             96 x 7
 
 All members are picked, or, after training, those by which the mean's squared error on validation
@@ -25,8 +25,8 @@ member keeps the weights of its own best epoch. A linear member may have a close
 (`train.start`), and is not trained then.
 
 Expected: on ETTh1, results/etth1.md; on sunspots, three members, mean squared error 1,324, and .78
-of the test rows inside the 80 % interval (`instance` alone: 1,020 to 1,080 and .86 to .89 over three
-seeds).
+of the test rows inside the 80 % interval (`instance` alone: 1,020 to 1,080 and .86 to .89 over
+three seeds).
 """
 
 import itertools
@@ -36,7 +36,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models import closed_form, layers, ltsflinear, options, sparsetsf, tcn
+from models import closed_form, layers, ltsflinear, options, tcn
 from models.options import Count, Fraction, Positive
 
 PAPER = "after Lakshminarayanan et al. 2017"
@@ -50,7 +50,6 @@ REFERENCE = {
             "horizon": 96,
             "context": 504,
             "quantiles": 1,
-            "season": 24,
             "look_backs": [336, 504],
             "channels": 8,
             "patch": 24,
@@ -64,7 +63,7 @@ REFERENCE = {
 }
 
 
-BESIDE = ("ltsflinear", "sparsetsf", "tcn")
+MAP = {"look_back", "kind", "rank"}  # options of a linear map
 ROUNDS = 10  # of greedy selection
 
 
@@ -72,23 +71,22 @@ def check_options(
     context: int,
     look_backs: Sequence[int] | None,
     normalise: Sequence[str],
-    beside: Sequence[Mapping[str, Any]],
+    maps: Sequence[Mapping[str, Any]],
     kernel_size: int,
     patch: int,
     stride: int,
 ) -> None:
     """Raise ValueError without members, or for members that do not fit the context."""
     rows = [context] if look_backs is None else [*look_backs]
-    tcns = rows if normalise else []
-    seen = [*tcns, *(member.get("look_back", context) for member in beside)]
-    if not seen or (normalise and not rows) or min(seen) < 1 or max(seen) > context:
-        got = f"look_backs {rows}, normalise {list(normalise)}" + (
-            f", look_back {[member.get('look_back', context) for member in beside]}" if beside else ""
-        )
+    for given in maps:
+        if unknown := sorted(set(given) - MAP):
+            needed = f"maps of {', '.join(sorted(MAP))}"
+            raise ValueError(f"ensemble: expected {needed}, got {unknown[0]}; leave it out")
+    seen = [*rows, *(given.get("look_back", context) for given in maps)]
+    if not rows or not (normalise or maps) or min(seen) < 1 or max(seen) > context:
+        got = f"look_backs {seen}, normalise {list(normalise)}"
         needed = f"one and more of each, look-backs up to context {context}"
         raise ValueError(f"ensemble: expected {needed}, got {got}; raise context or lower them")
-    for member in beside:
-        options.choose("ensemble", "beside.arch", member.get("arch"), dict.fromkeys(BESIDE))
     options.require_patch("ensemble", kernel_size, patch, stride)
 
 
@@ -108,10 +106,9 @@ class Ensemble(nn.Module):
         horizon: int,
         context: int,
         quantiles: int,
-        season: int,
         look_backs: Sequence[Positive] | None = None,
         normalise: Sequence[Literal["instance", "last", "none"]] = ("instance", "last", "none"),
-        beside: Sequence[dict[str, Any]] = (),
+        maps: Sequence[dict[str, Any]] = (),
         choose: Literal["all", "best", "greedy"] = "all",
         channels: Positive = 32,
         kernel_size: Positive = 3,
@@ -123,12 +120,12 @@ class Ensemble(nn.Module):
         linear: bool = False,
     ) -> None:
         """`look_backs`: rows that members see, at most `context`; None: all see `context` rows;
-        `normalise`: as the TCN's; each pair is a member; `beside`: further members, each its `arch`,
-        its `look_back` and its options; `choose`: which are picked, by validation rows.
+        `normalise`: as the TCN's; each pair is a member; `maps`: further members, each the `kind`
+        and `rank` of an ltsflinear and its `look_back`; `choose`: the members that are picked.
         """
         super().__init__()
         look_backs = [context] if look_backs is None else look_backs
-        check_options(context, look_backs, normalise, beside, kernel_size, patch, stride)
+        check_options(context, look_backs, normalise, maps, kernel_size, patch, stride)
         shared: dict[str, Any] = {
             "series": series,
             "targets": targets,
@@ -144,33 +141,24 @@ class Ensemble(nn.Module):
             "independent": independent,
             "linear": linear,
         }
-        pairs = itertools.product(look_backs, normalise)
+        pairs = list(itertools.product(look_backs, normalise))
         self.context, self.targets = context, targets
         self.rows = context + (horizon if calendar else 0)
-        members: dict[str, nn.Module] = {
-            f"tcn {rows} {kind}": tcn.TCN(context=rows, normalise=kind, **shared)
-            for rows, kind in pairs
-        }
-        for given in beside:
-            own = {"look_back": context} | given
-            arch, rows = own.pop("arch"), own.pop("look_back")
-            label = " ".join([arch, str(rows), *(f"{value}" for value in own.values())])
-            alone = {key: shared[key] for key in ("horizon", "quantiles")} | {"series": targets}
-            if arch == "tcn":
-                members[label] = tcn.TCN(context=rows, **shared | own)
-            elif arch == "sparsetsf":
-                members[label] = sparsetsf.SparseTSF(context=rows, season=season, **alone, **own)
-            else:
-                members[label] = ltsflinear.LTSFLinear(context=rows, **alone, **own)
-        self.labels = list(members)
-        self.members = nn.ModuleList(members.values())
-        self.receptive_field = max(int(member.receptive_field) for member in members.values())
-        fields = [m.convolution_field for m in members.values() if isinstance(m, tcn.TCN)]
-        self.convolution_field = max(fields, default=None)
-        self.choose, self.picked = choose, list(range(len(members)))
+        tcns = [tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs]
+        self.labels = [f"tcn {rows} {kind}" for rows, kind in pairs]
+        linear_maps = []
+        for given in maps:
+            own = {"look_back": context, "kind": "nlinear", "rank": 0} | given
+            self.labels.append("map {look_back} {kind}, rank {rank}".format(**own))
+            own |= {"context": own.pop("look_back"), "horizon": horizon, "quantiles": quantiles}
+            linear_maps.append(ltsflinear.LTSFLinear(series=targets, **own))
+        self.members = nn.ModuleList([*tcns, *linear_maps])
+        self.receptive_field = max(member.receptive_field for member in (*tcns, *linear_maps))
+        self.convolution_field = max((member.convolution_field for member in tcns), default=None)
+        self.choose, self.picked = choose, list(range(len(self.members)))
         if choose != "all":
-            self.register_buffer("counts", torch.ones(len(members), dtype=torch.int64))
-            self.register_load_state_dict_post_hook(take_counts)
+            self.register_buffer("counts", torch.ones(len(self.members), dtype=torch.int64))
+            self.register_load_state_dict_post_hook(take_counts)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         layers.require_steps("ensemble", x, self.rows)
@@ -181,7 +169,7 @@ class Ensemble(nn.Module):
         return torch.stack([forecasts[k] for k in self.picked]).mean(0)
 
     def forecast(self, number: int, x: Tensor) -> Tensor:
-        """Return the forecast of one member; all but the TCNs see the targets' history alone."""
+        """Return the forecast of one member; maps see the targets' history alone."""
         member = self.members[number]
         if not isinstance(member, tcn.TCN):
             x = x[:, -self.rows :][:, : self.context, : self.targets]
@@ -193,11 +181,10 @@ class Ensemble(nn.Module):
         self.counts.copy_(pick(products, 1 if self.choose == "best" else ROUNDS))
         take_counts(self, None)
 
-    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> None:
+    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> list[nn.Parameter]:
         """Give all members that have a closed form theirs; see `closed_form.Solvable`."""
-        for member in self.members:
-            if isinstance(member, closed_form.Solvable):
-                member.solve(sums, ridge, levels)
+        linear = [m for m in self.members if isinstance(m, closed_form.Solvable)]
+        return [weight for member in linear for weight in member.solve(sums, ridge, levels)]
 
 
 def pick(products: Tensor, rounds: int) -> Tensor:
@@ -207,13 +194,13 @@ def pick(products: Tensor, rounds: int) -> Tensor:
     squared error the mean of their products.
     """
     picked: list[int] = []
-    best: list[int] = []
-    least = float("inf")
+    found: list[tuple[float, list[int]]] = []
     for _ in range(rounds):
-        tried = [products[picked + [k]][:, picked + [k]].mean() for k in range(len(products))]
-        picked = [*picked, int(torch.stack(tried).argmin())]
-        if (error := float(min(tried))) < least:
-            least, best = error, picked
+        tried = [[*picked, k] for k in range(len(products))]
+        errors = [float(products[some][:, some].mean()) for some in tried]
+        picked = tried[errors.index(min(errors))]
+        found.append((min(errors), picked))
+    best = min(found)[1]
     return torch.bincount(torch.tensor(best), minlength=len(products))
 
 

@@ -108,12 +108,12 @@ class LTSFLinear(nn.Module):
         last = rows[:, -1:]
         return last if self.kind == "nlinear" else torch.zeros_like(last)
 
-    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> None:
+    def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> list[nn.Parameter]:
         """Set the weights by the closed form, as `closed_form.Solvable` has it."""
         if self.trend is not None:
             raise ValueError("ltsflinear: dlinear has no closed form here; set kind: rlinear")
         taken = self.level(torch.eye(self.context, dtype=sums.dtype)).squeeze(1)
-        closed_form.solve_head(self.head, sums, taken, ridge, levels)
+        return closed_form.solve_head(self.head, sums, taken, ridge, levels)
 
 
 Model = LTSFLinear

@@ -1,14 +1,14 @@
-"""SparseTSF: the same phases of earlier seasons, weighed alike for every phase; under 1,000 weights.
+"""SparseTSF: a phase ahead from the same phase of earlier seasons, with under 1,000 weights.
 
 Lin, Lin, Wu, Chen, Yang 2024, "SparseTSF: modeling long-term time series forecasting with 1k
 parameters", arXiv:2405.00946, section 3.2, with a linear map over the seasons. All series share the
 weights.
 
-    stage    layers                                             output for (720, 7), S = 96, season 24
-    smooth   less its mean; x + conv over about a season        7 series, 720
-    seasons  one row for each phase                             7 x 24 phases, 30 seasons
-    ahead    dense over the seasons, without bias               7 x 24 phases, 4 seasons
-             the rows side by side again, plus the mean         96 x 7
+    stage    layers                                         output for (720, 7), S = 96, season 24
+    smooth   less its mean; x + conv over about a season    7 series, 720
+    seasons  one row for each phase                         7 x 24 phases, 30 seasons
+    ahead    dense over the seasons, without bias           7 x 24 phases, 4 seasons
+             the rows side by side again, plus the mean     96 x 7
 
 The dense layer is a convolution of dilation `season`, with one filter for each season ahead. With
 quantiles a season ahead has a filter for each level, and each level a bias.

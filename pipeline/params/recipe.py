@@ -35,7 +35,9 @@ DATA_KEYWORDS = {
     "detection": frozenset({"in_channels", "size", "classes"}),
     "segmentation": frozenset({"in_channels", "size", "classes"}),
     "captioning": frozenset({"in_channels", "size", "words", "longest"}),
-    "forecasting": frozenset({"series", "horizon", "context", "targets", "calendar", "quantiles"}),
+    "forecasting": frozenset(
+        {"series", "horizon", "context", "targets", "calendar", "quantiles", "season"}
+    ),
 }
 # Keys of `data:` that say how stage data keeps images: no part of the input that a backbone takes.
 LAYOUT = ("layout", "longest_side", "shard_mb", "on_undecodable", "max_skipped")
@@ -305,6 +307,7 @@ def check_task(place: str, recipe: EntryRecipe) -> None:
         "saliency": (["classification"], recipe.saliency),
         "synthesis": (["classification"], recipe.synthesis),
         "streaming": (["forecasting"], recipe.streaming),
+        "train.start": (["forecasting"], train.start != "random"),
     }
     for key, (owners, value) in own.items():
         if value and task not in owners:
@@ -401,7 +404,7 @@ def check_start(place: str, recipe: EntryRecipe) -> None:
         raise ParamsError(
             f"{place}.head: a head needs a trained backbone; add `needs:` or `backbone:`"
         )
-    if not epochs and not weights and not head:
+    if not epochs and not weights and not head and recipe.train.start == "random":
         raise ParamsError(
             f"{place}.train.epochs: 0 is for published weights; add `weights:` or train an epoch"
         )

@@ -44,6 +44,8 @@ def save(name: str, net: Any, state: State, source: dataset.Data) -> None:
             for key in ("loss", "accuracy")
             if f"{split}_{key}" in chosen
         }
+    if state.members:
+        facts["members"] = state.members
     write_result(name, "train", facts)
 
 

@@ -41,6 +41,7 @@ class State:
     least: dict[str, float] = field(default_factory=dict)  # loss of `best`, by name prefix
     kept: dict[str, float] = field(default_factory=dict)  # replaces values of the chosen row
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    members: dict[str, dict[str, float]] = field(default_factory=dict)  # of `choose_members`
 
     @property
     def where(self) -> str:

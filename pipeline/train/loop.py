@@ -41,7 +41,7 @@ from pipeline.train.checkpoint import (
 )
 from pipeline.train.losses import autocast, penalty
 from pipeline.train.optim import lr_at, make_optimizer
-from pipeline.train.tasks import TASKS
+from pipeline.train.tasks import TASKS, forecasting
 
 
 def fit(
@@ -70,6 +70,8 @@ def fit(
     device.require_repeatable(net, recipe, on, label)
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
+    if train.start == "closed_form":
+        forecasting.solve(net, source, train)
     optimizer = optimizer_of(recipe, net)
     average = averaging.copy_network(net, train)
     shipped = average or net
@@ -110,12 +112,15 @@ def fit(
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
         keep()
     bar.close()
-    if not train.epochs:  # the network is used as it was published
+    if not train.epochs:  # the network is used as it was published, or solved for
         row = untrained_row(recipe, net, fitting, validation)
         record_epoch(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
     load_chosen(recipe, net, state, validation, average)
     net.eval()  # a training that is resumed after its last epoch has not called `evaluate`
+    if recipe.net.get("choose", "all") != "all":
+        state.members = forecasting.choose_members(net, validation)
+        state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
     TASKS[net.task].finish(net, source, validation)
     return net, state
 

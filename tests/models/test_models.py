@@ -37,7 +37,7 @@ LEAST |= {
     "highway conv 32": 8,
     "resnet": 1,
 }
-LEAST |= {"tcn": 336, "ltsflinear": 336, "ensemble": 504, "captioner": 4}
+LEAST |= {"tcn": 336, "ltsflinear": 336, "sparsetsf": 720, "ensemble": 504, "captioner": 4}
 LEAST |= {
     "densenet": 29,
     "stack": 3,
@@ -47,7 +47,18 @@ LEAST |= {
     "farabet": 16,
     "fasterrcnn": 16,
 }
-TORCH_INIT = {"causal", "ensemble", "tcn", "ltsflinear", "cnn1", "cnn2", "fcnn", "lenet5", "stack"}
+TORCH_INIT = {
+    "causal",
+    "ensemble",
+    "tcn",
+    "ltsflinear",
+    "sparsetsf",
+    "cnn1",
+    "cnn2",
+    "fcnn",
+    "lenet5",
+    "stack",
+}
 
 
 def case(arch, name, reference, marks=()):

@@ -23,6 +23,7 @@ def assemble(recipe: Training, data: Data) -> Forecaster:
         "context": about["input"]["context"],
         "targets": data.targets,
         "quantiles": levels if recipe.train.loss == "pinball" else 1,
+        "season": about["season"],
         "calendar": 2 * len(about["input"].get("calendar", [])),
     }
     options = {key: value for key, value in series.items() if key in keywords}

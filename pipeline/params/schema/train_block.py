@@ -76,8 +76,8 @@ class Train(Part):
         30,
         ge=0,
         description=(
-            "passes over the training split; 0: published weights as they are, and the default of a"
-            " head on features"
+            "passes over the training split; 0: published weights as they are, or those of `start:"
+            " closed_form`, and the default of a head on features"
         ),
     )
     batch: int = Field(64, ge=2, description="rows of a batch")
@@ -115,6 +115,20 @@ class Train(Part):
     loss: Literal["auto", "cross-entropy", "softmax-clip", "mse", "pinball"] = Field(
         "auto",
         description="auto: cross-entropy for images, mse for series; pinball trains the quantiles",
+    )
+    start: Literal["random", "closed_form"] = Field(
+        "random",
+        description=(
+            "forecasting only; closed_form: linear maps of windows are solved for by least squares"
+            " (Toner & Darlow 2024, arXiv:2403.14587) and not trained; 0 epochs if nothing else is"
+        ),
+    )
+    ridge: NonNegative = Field(
+        1e-3,
+        description=(
+            "start closed_form only: what is added to the variances of a window's rows, a share of"
+            " their mean"
+        ),
     )
     aux_weight: NonNegative = Field(
         0.3, description="weight of each auxiliary head's loss, or of each further member's"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import closed_form
+from pipeline.core.errors import StageError
 from pipeline.data.dataset import PIECE, Data, pieces
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Split, WindowBatches
@@ -65,6 +67,60 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
     """Return the architecture, which takes standardised windows."""
     inner: Callable[[Tensor], object] = net.net
     return inner
+
+
+@torch.no_grad()
+def solve(net: Any, source: Data, train: ResolvedTrain) -> None:
+    """Give the network's linear maps their closed form, over all windows of the training split.
+
+    They are not trained. Sums of all windows are taken piece by piece.
+    """
+    split = load_batches(source, "train", net, net.mean.device)
+    sums = sum(closed_form.window_sums(x, y) for x, y in windows([split]))
+    assert isinstance(sums, torch.Tensor)
+    levels = train.levels if train.loss == "pinball" else ()
+    try:
+        able = isinstance(net.net, closed_form.Solvable)
+        solved = net.net.solve(sums, train.ridge, levels) if able else []
+    except ValueError as error:
+        raise StageError(f"train.start: {error}") from None
+    if not solved:
+        what = "expected a linear map for train.start: closed_form, as ltsflinear has, got none"
+        raise StageError(f"{what} in {type(net.net).__name__}; set start: random")
+    for weight in solved:
+        weight.requires_grad_(False)
+    if train.epochs and not any(weight.requires_grad for weight in net.parameters()):
+        what = "train.start: closed_form leaves nothing to train"
+        raise StageError(f"{what}, got train.epochs: {train.epochs}; set 0")
+
+
+@torch.no_grad()
+def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
+    """Let an ensemble pick its members by the squared errors of their median forecasts.
+
+    Returns each member's share and its mean squared error, standardised, on validation rows, and
+    those of the mean of the picked and of all.
+    """
+    assert isinstance(validation, WindowBatches)
+    inner = net.net
+    products = torch.zeros(2 * [len(inner.members)], dtype=torch.float64, device=validation.device)
+    for x, y in windows([validation]):
+        outputs = [
+            inner.forecast(k, x).unflatten(1, (y.shape[1], -1)) for k in range(len(inner.members))
+        ]
+        errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten() for f in outputs])
+        products += (errors @ errors.T).double() / (len(validation) * y[0].numel())
+    inner.pick(products)
+    share = inner.counts / inner.counts.sum()
+    rows = {
+        label: {"share": float(part), "validation_mse": float(error)}
+        for label, part, error in zip(inner.labels, share, products.diagonal(), strict=True)
+    }
+    share = share.to(products)
+    return rows | {
+        "picked": {"share": 1.0, "validation_mse": float(share @ products @ share)},
+        "mean of all": {"share": 1.0, "validation_mse": float(products.mean())},
+    }
 
 
 @torch.no_grad()
