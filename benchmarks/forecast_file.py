@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def recipe_of(name: str, layer: Layer, every: params.Params) -> Recipe:
 def train_file(
     name: str, recipe: Recipe, source: dataset.Data, folder: Path, label: str
 ) -> tuple[Path, dict[str, Any]]:
-    """Return the model file of a recipe and what it cost: `seconds`, `parameters`, `epochs`.
+    """Return the model file of a recipe and what it cost: `seconds`, `parameters` of the file,
+    `epochs`, and `members`, of an ensemble that picks them.
 
     A file in `folder` of the same recipe, data and code is taken as it is.
     """
@@ -46,21 +48,22 @@ def train_file(
     if not facts.exists():
         started = time.perf_counter()
         net, state = loop.fit(recipe, source, on=device, label=label)
-        cost = {
+        cost: dict[str, Any] = {
             "seconds": time.perf_counter() - started,
-            "parameters": sum(p.numel() for p in net.parameters()),
             "epochs": len(state.history),
         }
         x = source.served("test")
+        proto = forecasting.export(net, x)
+        weights = sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
+        cost |= {"parameters": weights, "members": state.members}
         outputs = export.torch_outputs(net, x[:8])
-        metrics = {"validation": state.chosen, "parameters": cost["parameters"]}
+        metrics = {"validation": state.chosen, "parameters": weights}
         limit = forecasting.parity_limit(outputs, 1e-4)
         document = metadata.model_document(
             name, recipe, source.about, metrics, x[:8], outputs, limit
         )
-        graph = forecasting.export(net, x).SerializeToString()
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(seal(graph, document))
+        path.write_bytes(seal(proto.SerializeToString(), document))
         write_json(facts, cost)
         click.echo(f"{label}: {cost['seconds']:.0f} s", err=True)
     found: dict[str, Any] = json.loads(facts.read_text())

@@ -63,7 +63,7 @@ REFERENCE = {
 }
 
 
-MAP = {"look_back", "kind", "rank"}  # options of a linear map
+MAP = {"kind": "nlinear", "rank": 0}  # options of a linear map, besides its look_back
 ROUNDS = 10  # of greedy selection
 
 
@@ -79,9 +79,11 @@ def check_options(
     """Raise ValueError without members, or for members that do not fit the context."""
     rows = [context] if look_backs is None else [*look_backs]
     for given in maps:
-        if unknown := sorted(set(given) - MAP):
-            needed = f"maps of {', '.join(sorted(MAP))}"
-            raise ValueError(f"ensemble: expected {needed}, got {unknown[0]}; leave it out")
+        whole: dict[str, Any] = {**MAP, "look_back": 1, **given}
+        types = {type(whole["rank"]), type(whole["look_back"])}
+        if len(whole) > 3 or types != {int} or whole["rank"] < 0:
+            needed = "maps of kind, rank from 0 and look_back from 1"
+            raise ValueError(f"ensemble: expected {needed}, got {dict(given)}; correct it")
     seen = [*rows, *(given.get("look_back", context) for given in maps)]
     if not rows or not (normalise or maps) or min(seen) < 1 or max(seen) > context:
         got = f"look_backs {seen}, normalise {list(normalise)}"
@@ -148,7 +150,7 @@ class Ensemble(nn.Module):
         self.labels = [f"tcn {rows} {kind}" for rows, kind in pairs]
         linear_maps = []
         for given in maps:
-            own = {"look_back": context, "kind": "nlinear", "rank": 0} | given
+            own: dict[str, Any] = {**MAP, "look_back": context, **given}
             self.labels.append("map {look_back} {kind}, rank {rank}".format(**own))
             own |= {"context": own.pop("look_back"), "horizon": horizon, "quantiles": quantiles}
             linear_maps.append(ltsflinear.LTSFLinear(series=targets, **own))

@@ -184,6 +184,8 @@ def type_of(annotation: ast.expr | None, module: ast.Module) -> Any:
             ]
         case ast.Subscript(value=ast.Name(id="Sequence" | "list"), slice=item):
             return list[type_of(item, module)]  # type: ignore[misc]
+        case ast.Subscript(value=ast.Name(id="dict")):
+            return dict[str, Any]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             sides = type_of(left, module), type_of(right, module)
             return Any if Any in sides else sides[0] | sides[1]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, untrained
 
 import models
-from models.ensemble import Ensemble
+from models import closed_form
+from models.ensemble import Ensemble, pick
+from pipeline.core.errors import StageError
 from pipeline.data import prepare
+from pipeline.export.tasks import forecasting
 from pipeline.train import loop
 from pipeline.train import losses as loss
 
@@ -117,6 +123,100 @@ def test_each_member_ships_with_its_own_best_epoch(of_shop: Resolve) -> None:
     assert (
         state.chosen["validation_loss"] != state.history[state.chosen_epoch - 1]["validation_loss"]
     )
+
+
+MAPS = [{"kind": "rlinear", "rank": 2}, {"look_back": 5}]
+LINEAR = MEMBERS | {"normalise": [], "maps": MAPS, "choose": "greedy"}
+
+
+def fitted(of_shop: Resolve, **net: Any) -> tuple[Any, Any, Any]:
+    """Return the trained network, its state and its data: two TCNs and the maps, in two epochs."""
+    recipe = of_shop(
+        data={"targets": ["sales"]}, train={"start": "closed_form", "aux_weight": 1.0}
+    ).updated(arch="ensemble", net=LINEAR | {"normalise": ["instance"]} | net)
+    source = prepare.make(recipe.data)[0]
+    return *loop.fit(recipe, source, on=torch.device("cpu"), label="shop"), source
+
+
+def test_greedy_selection_finds_the_planted_best() -> None:
+    """Errors by hand: of members 1 and 2 the errors cancel, 0 is the best alone, 3 the worst."""
+    errors = torch.tensor([[1.0, 1, -1, 1], [2, 0, 2, 0], [-2, 0, -2, 0.1], [3, 3, 3, 3]])
+    products = (errors @ errors.T / 4).double()
+    assert pick(products, 1).tolist() == [1, 0, 0, 0]
+    counts = pick(products, 10)
+    share = (counts / counts.sum()).double()
+    tens = (w for w in itertools.product(range(11), repeat=4) if sum(w) == 10)
+    least = min(float(t @ products @ t) for t in (torch.tensor(w).double() / 10 for w in tens))
+    assert counts[3] == 0 and float(share @ products @ share) == pytest.approx(least, abs=0.02)
+
+
+def test_what_is_picked_is_the_forecast_and_is_recorded(of_shop: Resolve) -> None:
+    """Squared errors of every member's own forecasts, and the share-weighed mean of these; a second
+    network with the same weights picks the same.
+    """
+    net, state, source = fitted(of_shop)
+    split = loop.load_batches(source, "validation", net, torch.device("cpu"))
+    ((x, y),) = split.in_order(len(split))
+    inner = net.net
+    with torch.no_grad():
+        forecasts = [inner.forecast(k, x) for k in range(4)]
+        whole = inner(x)
+    rows = list(state.members.items())
+    assert [label for label, _ in rows[:4]] == inner.labels
+    for (_, row), forecast in zip(rows, forecasts, strict=False):
+        assert row["validation_mse"] == pytest.approx(
+            float((forecast - y).square().mean()), rel=1e-5
+        )
+    shares = [row["share"] for _, row in rows[:4]]
+    assert sum(shares) == pytest.approx(1) and 0 in shares
+    mean = sum(share * forecast for share, forecast in zip(shares, forecasts, strict=True))
+    torch.testing.assert_close(whole, mean, atol=1e-5, rtol=0)
+    picked = float((whole - y).square().mean())
+    assert state.members["picked"]["validation_mse"] == pytest.approx(picked, rel=1e-5)
+    assert state.chosen["validation_loss"] == pytest.approx(picked, rel=1e-5)
+    assert picked <= min(row["validation_mse"] for _, row in rows[:4])
+    again = copy.deepcopy(net)
+    again.net.picked = [0]
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again.net(x), whole)
+
+
+def test_maps_in_closed_form_are_not_trained(of_shop: Resolve) -> None:
+    """The closed form of all windows at once, over the same network's rows."""
+    net, _, source = fitted(of_shop)
+    split = loop.load_batches(source, "train", net, torch.device("cpu"))
+    ((x, y),) = split.in_order(len(split))
+    for number, kind, rank, rows in ((2, "rlinear", 2, CONTEXT), (3, "nlinear", 0, 5)):
+        alone = models.build(
+            "ltsflinear", series=1, horizon=HORIZON, context=rows, quantiles=1, kind=kind, rank=rank
+        )
+        alone.solve(closed_form.window_sums(x, y), 1e-3, ())
+        torch.testing.assert_close(
+            net.net.forecast(number, x), alone(x[:, :, :1]), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_the_exported_file_has_the_picked_members_alone(of_shop: Resolve) -> None:
+    """onnxruntime beside torch, and the weights of the file by hand."""
+    net, _, source = fitted(of_shop, normalise=["last"])
+    net.net.counts.copy_(torch.tensor([0, 0, 0, 1]))
+    net.load_state_dict(net.state_dict())
+    x = source.served("test")
+    file = forecasting.export(net, x)
+    weights = {tuple(tensor.dims) for tensor in file.graph.initializer}
+    assert (HORIZON, 5) in weights and (2, CONTEXT) not in weights
+    ours = onnxruntime.InferenceSession(file.SerializeToString()).run(None, {"series": x})
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(x))
+    for got, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-3)
+
+
+def test_a_closed_form_needs_a_map_and_leaves_something_to_train(of_shop: Resolve) -> None:
+    with pytest.raises(StageError, match=r"expected a linear map .*got none in Ensemble"):
+        fitted(of_shop, maps=[])
+    with pytest.raises(StageError, match=r"leaves nothing to train, got train.epochs: 2; set 0"):
+        fitted(of_shop, normalise=[])
 
 
 @pytest.mark.parametrize(

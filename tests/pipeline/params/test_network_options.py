@@ -24,7 +24,7 @@ DATA = {"classification": IMAGES, "forecasting": SERIES}
 SCENES = IMAGES | {"set": "scenes"}  # of the other tasks
 # What the data give: the keywords of a constructor that have no default.
 GIVEN = {"in_channels": 3, "size": (304, 304), "classes": 10, "words": 21, "longest": 14}
-GIVEN_SERIES = dict(series=1, targets=1, calendar=0, horizon=12, context=48, quantiles=1)
+GIVEN_SERIES = dict(series=1, targets=1, calendar=0, horizon=12, context=48, quantiles=1, season=7)
 EVERY = [(arch, option) for arch in models.names() for option in network_options.constructor(
     arch, frozenset().union(*DATA_KEYWORDS.values())
 ).model_fields]  # fmt: skip
@@ -137,6 +137,9 @@ def test_the_names_of_torchvision_are_torchvisions() -> None:
         ("vgg", {"configuration": "A"}, 31, "expected at least 32 x 32 pixels, got 31 x 31"),
         ("zoo", {"name": "vit_b_16"}, 220, "expected a square of a multiple of 16 pixels, got 220"),
         ("ensemble", {"look_backs": [49]}, 0, "look-backs up to context 48, got look_backs [49]"),
+        ("ensemble", {"maps": [{"arch": "tcn"}]}, 0, "expected maps of kind, rank from 0 and look_back"),
+        ("ensemble", {"maps": [{"look_back": 49}]}, 0, "up to context 48, got look_backs [48, 49]"),
+        ("ltsflinear", {"rank": 13}, 0, "expected rank up to context 48 and horizon 12, got 13"),
         ("tcn", {"patch": 2, "stride": 4}, 0, "expected patch >= stride >= 1 and kernel_size of 2"),
     ],
 )  # fmt: skip
