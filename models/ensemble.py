@@ -36,7 +36,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models import closed_form, layers, ltsflinear, options, tcn
+from models import layers, ltsflinear, options, tcn
 from models.options import Count, Fraction, Positive
 
 PAPER = "after Lakshminarayanan et al. 2017"
@@ -92,6 +92,20 @@ def check_options(
     options.require_patch("ensemble", kernel_size, patch, stride)
 
 
+class Map(nn.Module):
+    """Return forecasts of a linear map, which sees the targets' history alone."""
+
+    def __init__(self, net: ltsflinear.LTSFLinear, ahead: int, targets: int) -> None:
+        """ahead: rows of the input behind the history."""
+        super().__init__()
+        self.net, self.ahead, self.targets = net, ahead, targets
+        self.receptive_field = net.context
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x[:, : x.shape[1] - self.ahead, : self.targets])
+        return y
+
+
 class Ensemble(nn.Module):
     """Return forecasts (N, S * Q, targets) for standardised series (N, T, D).
 
@@ -144,8 +158,8 @@ class Ensemble(nn.Module):
             "linear": linear,
         }
         pairs = list(itertools.product(look_backs, normalise))
-        self.context, self.targets = context, targets
-        self.rows = context + (horizon if calendar else 0)
+        ahead = horizon if calendar else 0
+        self.rows = context + ahead
         tcns = [tcn.TCN(context=rows, normalise=kind, **shared) for rows, kind in pairs]
         self.labels = [f"tcn {rows} {kind}" for rows, kind in pairs]
         linear_maps = []
@@ -153,7 +167,7 @@ class Ensemble(nn.Module):
             own: dict[str, Any] = {**MAP, "look_back": context, **given}
             self.labels.append("map {look_back} {kind}, rank {rank}".format(**own))
             own |= {"context": own.pop("look_back"), "horizon": horizon, "quantiles": quantiles}
-            linear_maps.append(ltsflinear.LTSFLinear(series=targets, **own))
+            linear_maps.append(Map(ltsflinear.LTSFLinear(series=targets, **own), ahead, targets))
         self.members = nn.ModuleList([*tcns, *linear_maps])
         self.receptive_field = max(member.receptive_field for member in (*tcns, *linear_maps))
         self.convolution_field = max((member.convolution_field for member in tcns), default=None)
@@ -165,18 +179,10 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         layers.require_steps("ensemble", x, self.rows)
         wanted = range(len(self.members)) if self.training else sorted(set(self.picked))
-        forecasts = {k: self.forecast(k, x) for k in wanted}
+        forecasts = {k: self.members[k](x) for k in wanted}
         if self.training:
             return tuple(forecasts.values())
         return torch.stack([forecasts[k] for k in self.picked]).mean(0)
-
-    def forecast(self, number: int, x: Tensor) -> Tensor:
-        """Return the forecast of one member; maps see the targets' history alone."""
-        member = self.members[number]
-        if not isinstance(member, tcn.TCN):
-            x = x[:, -self.rows :][:, : self.context, : self.targets]
-        y: Tensor = member(x)
-        return y
 
     def pick(self, products: Tensor) -> None:
         """Pick members as `choose` says, from the mean products of their errors (K, K)."""
@@ -184,9 +190,9 @@ class Ensemble(nn.Module):
         take_counts(self, None)
 
     def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> list[nn.Parameter]:
-        """Give all members that have a closed form theirs; see `closed_form.Solvable`."""
-        linear = [m for m in self.members if isinstance(m, closed_form.Solvable)]
-        return [weight for member in linear for weight in member.solve(sums, ridge, levels)]
+        """Give all maps their closed form; see `closed_form.Solvable`."""
+        maps = [member.net for member in self.members if isinstance(member, Map)]
+        return [weight for net in maps for weight in net.solve(sums, ridge, levels)]
 
 
 def pick(products: Tensor, rounds: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import etth1
 
 RUN = {"mse": 0.5, "mae": 0.25, "seconds": 1.0, "parameters": 10, "epochs": 2, "validation": 0.4}
-RUN |= {"inside": 0.789, "interval_score": 2.5}
+RUN |= {"members": {}, "inside": 0.789, "interval_score": 2.5}
 
 
 def test_published_rows_are_left_out_for_another_file(tmp_path: Path) -> None:
@@ -32,6 +32,15 @@ def test_the_table_has_the_share_inside_the_interval() -> None:
     target = np.array([2.0, 0.5, 3.25])
     got = etth1.interval_score(np.ones(3), np.full(3, 3.0), target, 0.2)
     np.testing.assert_allclose(got, [2, 2 + 5, 2 + 2.5])
+
+
+def test_the_table_says_what_was_chosen() -> None:
+    """Means over two seeds of a member's share and of its error on validation rows."""
+    runs = [
+        RUN | {"members": {"a map": {"share": s, "validation_mse": e}}} for s, e in ((1, 2), (0, 4))
+    ]
+    lines = etth1.tables({("ours", "univariate", 96): runs}, etth1.PUBLISHED).splitlines()
+    assert "| share, validation MSE | a map |" in lines and "| 96 | 0.50, 3.0000 |" in lines
 
 
 def test_the_published_file_has_its_hash() -> None:

@@ -159,7 +159,7 @@ def test_what_is_picked_is_the_forecast_and_is_recorded(of_shop: Resolve) -> Non
     ((x, y),) = split.in_order(len(split))
     inner = net.net
     with torch.no_grad():
-        forecasts = [inner.forecast(k, x) for k in range(4)]
+        forecasts = [member(x) for member in inner.members]
         whole = inner(x)
     rows = list(state.members.items())
     assert [label for label, _ in rows[:4]] == inner.labels
@@ -192,7 +192,7 @@ def test_maps_in_closed_form_are_not_trained(of_shop: Resolve) -> None:
         )
         alone.solve(closed_form.window_sums(x, y), 1e-3, ())
         torch.testing.assert_close(
-            net.net.forecast(number, x), alone(x[:, :, :1]), atol=1e-4, rtol=1e-4
+            net.net.members[number](x), alone(x[:, :, :1]), atol=1e-4, rtol=1e-4
         )
 
 

@@ -105,9 +105,7 @@ def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
     inner = net.net
     products = torch.zeros(2 * [len(inner.members)], dtype=torch.float64, device=validation.device)
     for x, y in windows([validation]):
-        outputs = [
-            inner.forecast(k, x).unflatten(1, (y.shape[1], -1)) for k in range(len(inner.members))
-        ]
+        outputs = [member(x).unflatten(1, (y.shape[1], -1)) for member in inner.members]
         errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten() for f in outputs])
         products += (errors @ errors.T).double() / (len(validation) * y[0].numel())
     inner.pick(products)
