@@ -6,12 +6,11 @@ weights.
 
     stage    layers                                         output for (720, 7), S = 96, season 24
     smooth   less its mean; x + conv over about a season    7 series, 720
-    seasons  one row for each phase                         7 x 24 phases, 30 seasons
-    ahead    dense over the seasons, without bias           7 x 24 phases, 4 seasons
-             the rows side by side again, plus the mean     96 x 7
+    ahead    conv, dilation a season, without bias          7 x 4 seasons of 24
+             the seasons one after the other, plus the mean 96 x 7
 
-The dense layer is a convolution of dilation `season`, with one filter for each season ahead. With
-quantiles a season ahead has a filter for each level, and each level a bias.
+Each filter spans the window and answers once for each phase of the season; there is one for each
+season ahead, or with quantiles one for each level of it, and then each has a bias.
 
 Differs: a window or a horizon that is no multiple of the season is cut to its newest whole seasons,
 or from the whole seasons that cover it; the season is the data set's.
@@ -65,10 +64,10 @@ class SparseTSF(nn.Module):
         self.series, self.horizon, self.season = series, horizon, season
         self.context = context - context % season
         self.quantiles = quantiles
-        width = 1 + 2 * (season // 2)
+        width, seen = 1 + 2 * (season // 2), self.context // season
         self.smooth = nn.Conv1d(1, 1, width, padding=season // 2, bias=False)
-        ahead = math.ceil(horizon / season) * quantiles
-        self.ahead = nn.Linear(self.context // season, ahead, bias=quantiles > 1)
+        filters = math.ceil(horizon / season) * quantiles
+        self.ahead = nn.Conv1d(1, filters, seen, dilation=season, bias=quantiles > 1)
 
     @property
     def receptive_field(self) -> int:
@@ -80,9 +79,8 @@ class SparseTSF(nn.Module):
         mean = rows.mean(2)
         rows = rows - mean.unsqueeze(2)
         rows = rows + self.smooth(rows)
-        phases = rows.view(-1, self.context // self.season, self.season).transpose(1, 2)
-        y = self.ahead(phases).unflatten(2, (-1, self.quantiles))  # (N D, phases, seasons, Q)
-        y = y.transpose(1, 2).flatten(1, 2)[:, : self.horizon].flatten(1) + mean
+        y = self.ahead(rows).unflatten(1, (-1, self.quantiles))  # (N D, seasons, Q, phases)
+        y = y.transpose(2, 3).flatten(1, 2)[:, : self.horizon].flatten(1) + mean
         return y.view(-1, x.shape[2], y.shape[1]).transpose(1, 2)
 
 
