@@ -99,7 +99,6 @@ class Map(nn.Module):
         """ahead: rows of the input behind the history."""
         super().__init__()
         self.net, self.ahead, self.targets = net, ahead, targets
-        self.receptive_field = net.context
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.net(x[:, : x.shape[1] - self.ahead, : self.targets])
@@ -169,7 +168,8 @@ class Ensemble(nn.Module):
             own |= {"context": own.pop("look_back"), "horizon": horizon, "quantiles": quantiles}
             linear_maps.append(Map(ltsflinear.LTSFLinear(series=targets, **own), ahead, targets))
         self.members = nn.ModuleList([*tcns, *linear_maps])
-        self.receptive_field = max(member.receptive_field for member in (*tcns, *linear_maps))
+        fields = [member.receptive_field for member in tcns]
+        self.receptive_field = max([*fields, *(member.net.context for member in linear_maps)])
         self.convolution_field = max((member.convolution_field for member in tcns), default=None)
         self.choose, self.picked = choose, list(range(len(self.members)))
         if choose != "all":
