@@ -6,7 +6,7 @@ import csv
 import hashlib
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,34 @@ class Decoded:
     shards: ShardIndex | None = None
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """Images that cannot be decoded and are left out: their reasons, by id.
+
+    share: of all `total` images that may be left out.
+    """
+
+    share: float
+    total: int
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Add images. Raises StageError as soon as there are more than may be left out."""
+        self.reasons.update(reasons)
+        if (count := len(self.reasons)) > self.share * self.total:
+            first, reason = next(iter(self.reasons.items()))
+            what = f"at least {count} of {self.total} images cannot be decoded, {first} ({reason})"
+            cure = f"repair or remove them, or raise data.max_skipped, which is {self.share}"
+            raise StageError(f"data: {what} among them; {cure}")
+
+
+def skipping(recipe: ImageData, splits: Mapping[str, Sequence[Sample]]) -> Skipped | None:
+    """Return what counts images that cannot be decoded, None where the first is an error."""
+    if recipe.on_undecodable != "skip":
+        return None
+    return Skipped(recipe.max_skipped, sum(map(len, splits.values())))
+
+
 def image_data(
     recipe: ImageData,
     splits: Mapping[str, Sequence[Sample]],
@@ -65,14 +93,14 @@ def image_data(
 def decode_splits(recipe: ImageData, splits: Mapping[str, Sequence[Sample]]) -> Decoded:
     """Return the images as arrays. Raises StageError as `decode` does."""
     require_distinct(splits)
-    rule, skipped = recipe.image_rule, dict[str, str]()
-    kept = skipped if recipe.on_undecodable == "skip" else None
-    decoded = {split: decode(samples, rule, split, kept) for split, samples in splits.items()}
-    samples = without_skipped(recipe, splits, skipped)
+    rule, skipped = recipe.image_rule, skipping(recipe, splits)
+    decoded = {split: decode(samples, rule, split, skipped) for split, samples in splits.items()}
+    reasons = skipped.reasons if skipped else {}
+    samples = without_skipped(splits, reasons)
     x = {split: images for split, (images, _) in decoded.items()}
     mean, scale = image_statistics(x["train"], recipe.standardise)
     flat = sum(count for _, count in decoded.values())
-    return Decoded(x, samples, mean, scale, flat, count_twins(x), skipped)
+    return Decoded(x, samples, mean, scale, flat, count_twins(x), reasons)
 
 
 def decoded_data(
@@ -121,18 +149,9 @@ def require_distinct(splits: Mapping[str, Sequence[Sample]]) -> None:
 
 
 def without_skipped(
-    recipe: ImageData, splits: Mapping[str, Sequence[Sample]], skipped: Mapping[str, str]
+    splits: Mapping[str, Sequence[Sample]], skipped: Mapping[str, str]
 ) -> dict[str, list[Sample]]:
-    """Return the samples that were not skipped.
-
-    Raises StageError where more were skipped than `max_skipped` allows, or all of a split.
-    """
-    total = sum(map(len, splits.values()))
-    if len(skipped) > recipe.max_skipped * total:
-        (first, reason), allowed = next(iter(skipped.items())), recipe.max_skipped
-        what = f"{len(skipped)} of {total} images cannot be decoded, {first} ({reason}) the first"
-        cure = f"repair or remove them, or raise data.max_skipped, which is {allowed}"
-        raise StageError(f"data: {what}; {cure}")
+    """Return the samples that were not skipped. Raises StageError where all of a split were."""
     left = {
         split: [sample for sample in samples if sample.id not in skipped]
         for split, samples in splits.items()
@@ -156,13 +175,13 @@ def decode(
     samples: Sequence[Sample],
     rule: ImageRule,
     split: str,
-    skipped: dict[str, str] | None = None,
+    skipped: Skipped | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return the images as uint8 (N, H, W, C), and how many lost their contrast in decoding.
 
-    skipped: gets id and reason of images that cannot be decoded, which then have no row. None:
-    StageError names the first one. out: an array of at least N rows to write to.
+    skipped: gets the images that cannot be decoded, which then have no row. None: StageError names
+    the first one. out: an array of at least N rows to write to.
     """
     flat = row = 0
     if out is None:
@@ -175,7 +194,7 @@ def decode(
         except InputError as error:
             if skipped is None:
                 raise undecodable(sample, error) from None
-            skipped[sample.id] = error.reason
+            skipped.add({sample.id: error.reason})
             continue
         flat += lost
         row += 1

@@ -13,25 +13,35 @@ import re
 import tarfile
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from convline.errors import InputError
+from convline.errors import InputError, describe_count
 from convline.images import archives, decode, parquet_images
 from convline.images.archives import Member
 from convline.runtime.pyarrow_errors import pyarrow_errors
 
 from pipeline.core.errors import StageError, hint
 from pipeline.core.paths import located
+from pipeline.core.stage import note
 from pipeline.data.class_folders import SPLIT_OF, is_hidden
 from pipeline.data.splits import Packed, Sample, Splits, divide
 from pipeline.params.schema import PackedSet, ParquetSet, WebDatasetSet
 
 Label = int | str
 MAX_LABEL = 1024  # bytes
-# of each image of a file: its id, its position, its label; and the names of the classes, if told
-Reader = Callable[[Path, str, str], tuple[list[tuple[str, Packed, Label]], list[str] | None]]
+
+
+class Found(NamedTuple):
+    """What a file holds."""
+
+    rows: Sequence[tuple[str, Packed, Label]]  # of each image its id, its position, its label
+    names: list[str] | None = None  # of the classes, if told
+    left_out: Sequence[str] = ()  # images that are more of a sample, as its mask is
+
+
+Reader = Callable[[Path, str, str], Found]
 
 
 def read(spec: PackedSet) -> tuple[Splits, list[str]]:
@@ -43,20 +53,24 @@ def read(spec: PackedSet) -> tuple[Splits, list[str]]:
     suffix, reader = kinds[type(spec)]
     place, root = f"data.{spec.source}", located(spec.path)
     rows: list[tuple[str | None, str, Packed, Label]] = []
-    names, named_by = spec.names, ""
+    names, named_by, left_out = spec.names, "", list[str]()
     for file in find_files(root, suffix, place):
         inside = file.name if root == file else str(file.relative_to(root))
         try:
-            found, told = reader(file, inside, spec.label)
+            found, told, more = reader(file, inside, spec.label)
         except InputError as error:
             cure = "" if "; " in error.reason else "; copy the file again, or remove it"
             raise StageError(f"{place}: {error.where}: {error.reason}{cure}") from None
         rows += [(split_of(inside), *row) for row in found]
+        left_out += more
         if told and not spec.names:
             if names and names != told:
                 what = f"{named_by} names the classes {shorten(names)}, {inside} {shorten(told)}"
                 raise StageError(f"{place}: {what}; write them alike, or set `names:`")
             names, named_by = told, named_by or inside
+    if left_out:
+        what = f"{describe_count(len(left_out), 'image')} with a second dot in the name"
+        note(f"left out: {what}, beside an image of its key; the first: {left_out[0]}")
     if not rows:
         raise StageError(f"{place}: {root} holds no image; give the folder of the {suffix} files")
     labels = names or class_names([row[3] for row in rows], place)
@@ -136,9 +150,7 @@ def shorten(names: list[str]) -> str:
     return textwrap.shorten(", ".join(map(str, names)), 100, placeholder=" ...")
 
 
-def read_tar(
-    file: Path, inside: str, suffix: str
-) -> tuple[list[tuple[str, Packed, Label]], list[str] | None]:
+def read_tar(file: Path, inside: str, suffix: str) -> Found:
     """Return what a tar holds: of each key an image, and a label with the suffix."""
     images: dict[str, Member] = {}
     labels: dict[str, Member] = {}
@@ -167,6 +179,7 @@ def read_tar(
     for key in sorted(images.keys() ^ labels.keys()):
         got = "an image alone" if key in images else "a label alone"
         raise InputError(f"{file}/{key}", f"expected an image and a label (.{suffix}), got {got}")
+    left_out = []
     for whole, kinds_of in dotted.items():
         key = "/".join([*whole.split("/")[:-1], whole.rpartition("/")[2].partition(".")[0]])
         pictures = [last for last in kinds_of if f".{last.lower()}" in decode.SUFFIXES]
@@ -174,8 +187,10 @@ def read_tar(
         if pictures and (suffix in kinds_of or key not in images):
             what = f"expected one dot, since the key ends at the first, got {whole}.{pictures[0]}"
             raise InputError(f"{file}/{key}", f"{what}; rename it and its label")
+        left_out += [f"{inside}/{whole}.{last}" for last in pictures]
     read = {key: parse_label(labels[key]) for key in images}
-    return [(f"{inside}/{key}", image, read[key]) for key, image in images.items()], None
+    rows = [(f"{inside}/{key}", image, read[key]) for key, image in images.items()]
+    return Found(rows, left_out=left_out)
 
 
 def parse_label(member: Member) -> Label:
@@ -191,9 +206,7 @@ def parse_label(member: Member) -> Label:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
 
 
-def read_parquet(
-    file: Path, inside: str, column: str
-) -> tuple[list[tuple[str, Packed, Label]], list[str] | None]:
+def read_parquet(file: Path, inside: str, column: str) -> Found:
     """Return what a Parquet file holds: an image and a label in each row, and the class names that
     Hugging Face's `datasets` writes into it.
     """
@@ -216,7 +229,7 @@ def read_parquet(
             raise InputError(f"{file}#{row}", f"expected a label in {column!r}, got null")
     pairs = zip(cells, labels, strict=True)
     told = features(schema.metadata or {}).get(column, {}).get("names")
-    return [(f"{inside}#{cell.row}", cell, label) for cell, label in pairs], told
+    return Found([(f"{inside}#{cell.row}", cell, label) for cell, label in pairs], told)
 
 
 def features(metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,11 @@ from pipeline.core.stage import FULL_DISK, progress
 from pipeline.data.dataset import SAMPLE, spread
 from pipeline.data.image_arrays import (
     Decoded,
+    Skipped,
     decode,
     pixel_digest,
     require_distinct,
+    skipping,
     undecodable,
     without_skipped,
 )
@@ -62,7 +64,7 @@ class Settings:
     rule: ImageRule
     standardise: str
     longest_side: int | None
-    skip: bool  # images that cannot be decoded; else they are an error
+    skipped: Skipped | None  # none yet; None: an image that cannot be decoded is an error
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Job:
             (number, sample.id, sample.label, *version(sample))
             for number, sample in zip(self.numbers, self.samples, strict=True)
         ]
-        return hashlib.sha256(json.dumps([*text, settings.skip, held]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([*text, settings.skipped is not None, held]).encode()
+        ).hexdigest()
 
 
 def version(sample: Sample) -> tuple[Any, ...]:
@@ -124,32 +128,34 @@ def shards_and_arrays(
     recipe: ImageData, splits: Mapping[str, Sequence[Sample]], work: Path
 ) -> Decoded:
     """Return what `write_shards` does."""
-    rule, skip = recipe.image_rule, recipe.on_undecodable == "skip"
-    settings = Settings(rule, recipe.standardise, recipe.longest_side, skip)
+    rule, skipped = recipe.image_rule, skipping(recipe, splits)
+    settings = Settings(rule, recipe.standardise, recipe.longest_side, skipping(recipe, splits))
     jobs = deal(list(splits["train"]), recipe, settings, work)
-    write_jobs(jobs)
-    flat, skipped, seen = 0, dict[str, str](), set[bytes]()
+    write_jobs(jobs, skipped)
+    flat, seen = 0, set[bytes]()
     sums = Sums.zeros((*rule.size, rule.channels), recipe.standardise)
     for job in jobs:
         with np.load(job.part) as part:
             flat += int(part["flat"])
-            skipped |= json.loads(str(part["skipped"]))
+            if skipped:
+                skipped.add(json.loads(str(part["skipped"])))
             seen |= {row.tobytes() for row in part["digest"]}
             sums.merge(Sums(len(part["key"]), sums.pixels, part["total"], part["square"]))
     x = {}
     for split in ("validation", "test"):
         shape = (len(splits[split]), *rule.size, rule.channels)
         out = map_array(work / f"{split}.npy", np.uint8, shape)
-        x[split], lost = decode(splits[split], rule, split, skipped if skip else None, out)
+        x[split], lost = decode(splits[split], rule, split, skipped, out)
         flat += lost
     seen |= set(map(pixel_digest, x["validation"]))
     twins = sum(pixel_digest(row) in seen for row in x["test"])
-    kept = without_skipped(recipe, splits, skipped)
+    reasons = skipped.reasons if skipped else {}
+    kept = without_skipped(splits, reasons)
     shards = write_index(jobs, splits["train"])
     rows = spread(len(shards), SAMPLE).tolist()
     x["train"] = np.stack([shards.decode(row, rule) for row in rows])
     mean, scale = sums.statistics(recipe.standardise)
-    return Decoded(x, kept, mean, scale, flat, twins, skipped, shards)
+    return Decoded(x, kept, mean, scale, flat, twins, reasons, shards)
 
 
 # which sample is in which shard
@@ -223,15 +229,20 @@ def estimate_bytes(samples: Sequence[Sample], longest_side: int | None) -> np.nd
 # the processes that write
 
 
-def write_jobs(jobs: list[Job]) -> None:
-    """Write the shards that are not there yet, each in a process of its own, one for each core."""
+def write_jobs(jobs: list[Job], skipped: Skipped | None) -> None:
+    """Write the shards that are not there yet, each in a process of its own, one for each core.
+
+    skipped: gets the images that are left out.
+    """
     waiting = [job for job in jobs if not is_written(job)]
     total, todo = (sum(len(job.samples) for job in part) for part in (jobs, waiting))
     processes = min(len(waiting), len(os.sched_getaffinity(0)))
     with progress(total, "write shards", "image", total - todo) as bar:
         if processes <= 1:
             for job in waiting:
-                write_shard(job)
+                left_out = write_shard(job)
+                if skipped:
+                    skipped.add(left_out)
                 bar.update(len(job.samples))
             return
         context = get_context("spawn")
@@ -239,7 +250,9 @@ def write_jobs(jobs: list[Job]) -> None:
             running = {pool.submit(write_shard, job): job for job in waiting}
             try:
                 for future in as_completed(running):
-                    future.result()
+                    left_out = future.result()
+                    if skipped:
+                        skipped.add(left_out)
                     bar.update(len(running[future].samples))
             except BrokenProcessPool:
                 raise writer_ended(jobs) from None
@@ -295,25 +308,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_shard(job: Job) -> None:
-    """Write the shard and its part; what is not whole when an error is raised is removed."""
+def write_shard(job: Job) -> dict[str, str]:
+    """Write the shard and its part; return id and reason of the images that are left out.
+
+    What is not whole when an error is raised is removed.
+    """
     beside = job.part.with_suffix(".npz.part")
     try:
-        content = write_tar(job)
+        skipped = replace(job.settings.skipped, reasons={}) if job.settings.skipped else None
+        content = write_tar(job, skipped)
         content |= {"plan": job.digest(), "sha256": file_digest(job.unfinished)}
         content["bytes"] = job.unfinished.stat().st_size
         with beside.open("wb") as file:
             np.savez(file, **content)
         os.replace(job.unfinished, job.file)
         os.replace(beside, job.part)
+        return skipped.reasons if skipped else {}
     finally:
         for path in (job.unfinished, beside):
             path.unlink(missing_ok=True)
 
 
-def write_tar(job: Job) -> dict[str, Any]:
-    """Write the unfinished tar of a shard, and return the arrays of its part."""
-    settings, flat, skipped = job.settings, 0, dict[str, str]()
+def write_tar(job: Job, skipped: Skipped | None) -> dict[str, Any]:
+    """Write the unfinished tar of a shard, and return the arrays of its part.
+
+    skipped: gets the images that cannot be decoded. None: StageError names the first one.
+    """
+    settings, flat = job.settings, 0
     rule = settings.rule
     sums, digests = Sums.zeros((*rule.size, rule.channels), settings.standardise), []
     rows = []
@@ -332,9 +353,9 @@ def write_tar(job: Job) -> dict[str, Any]:
                 if content is not original:
                     pixels = read_image(content, rule)
             except InputError as error:
-                if not settings.skip:
+                if skipped is None:
                     raise undecodable(sample, error) from None
-                skipped[sample.id] = error.reason
+                skipped.add({sample.id: error.reason})
                 continue
             start = add_member(tar, f"{number:09d}{suffix.lower()}", content)
             add_member(tar, f"{number:09d}.cls", str(sample.label).encode())
@@ -351,7 +372,7 @@ def write_tar(job: Job) -> dict[str, Any]:
         "total": sums.total,
         "square": sums.square,
         "flat": flat,
-        "skipped": json.dumps(skipped),
+        "skipped": json.dumps(skipped.reasons if skipped else {}),
     }
 
 

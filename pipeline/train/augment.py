@@ -135,7 +135,10 @@ def mirror(dim: int) -> Step:
     """Return a step that mirrors an image along `dim` with probability 1/2."""
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
-        return torch.where(numbers.reshape(-1, 1, 1, 1) < 0.5, batch.flip(dim), batch)
+        # Bits of the mirror image where the mask is 255: torch.where of uint8 takes five times as
+        # long on a CPU.
+        mask = (numbers.reshape(-1, 1, 1, 1) < 0.5).to(torch.uint8).neg_()
+        return batch.flip(dim).bitwise_xor_(batch).bitwise_and_(mask).bitwise_xor_(batch)
 
     return Step(lambda images: uniform(0, 1, images), change, change)
 
@@ -182,7 +185,7 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         x = (cos, sin * height / width, -2 * (cos * right + sin * down) / width)
         y = (-sin * width / height, cos, 2 * (sin * right - cos * down) / height)
         source = torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1)  # (N, 2, 3)
-        return F.affine_grid(source, list(batch.shape), align_corners=False)
+        return affine_grid(source, height, width)
 
     def change(batch: Tensor, numbers: Tensor) -> Tensor:
         return F.grid_sample(batch.float(), sources(batch, numbers), align_corners=False)
@@ -194,6 +197,20 @@ def affine(degrees: float, shift: float, least: float, most: float) -> Step:
         return (moved + VOID).to(masks.dtype)
 
     return Step(draw, change, follow)
+
+
+def affine_grid(source: Tensor, height: int, width: int) -> Tensor:
+    """Return what `F.affine_grid(source, ..., align_corners=False)` does, (N, H, W, 2).
+
+    On a CPU it is equal bit for bit, in an eighth of the time: torch multiplies matrices of HW x 3
+    by 3 x 2, which took half of the time that turned and moved LeNet-5's images.
+    """
+    x, y = (
+        torch.linspace(-1, 1, side, device=source.device) * (side - 1) / side
+        for side in (width, height)
+    )
+    a, b, c = source[..., None, None].unbind(2)  # each (N, 2, 1, 1)
+    return (a * x + b * y[:, None]).add_(c).permute(0, 2, 3, 1)
 
 
 def erase(images: Tensor, probability: float) -> Step:

@@ -48,6 +48,10 @@ class TrainingSplit(Split, Protocol):
     def in_memory(self) -> bool:
         """Return whether a batch is rows of `x`, unchanged."""
 
+    @property
+    def drawn(self) -> int:
+        """Return how many rows an epoch has."""
+
     def pause(self, batch: int) -> int:
         """Return after how many steps an epoch may be interrupted, and be resumed there."""
 
@@ -78,6 +82,10 @@ class Batches:
     @property
     def in_memory(self) -> bool:
         return True
+
+    @property
+    def drawn(self) -> int:
+        return len(self)
 
     def __len__(self) -> int:
         return len(self.x)

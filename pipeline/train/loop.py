@@ -183,8 +183,7 @@ def training_loss(
     mean over all processes.
     """
     train = recipe.train
-    drawn = getattr(fitting, "drawn", len(fitting))  # in an epoch, of the windows of series
-    least, count = min(train.batch, drawn, len(validation)), distributed.size()
+    least, count = min(train.batch, fitting.drawn, len(validation)), distributed.size()
     if count > 1 and least < 2 * count:
         needed = f"{count} processes share {least} rows, expected two each"
         raise StageError(f"train {label}: {needed}; lower `processes:`")
@@ -202,7 +201,7 @@ def training_loss(
         note(f"{label}: not compiled: {missing}")
         return loss
     if auto:
-        steps = epochs * math.ceil(drawn / train.batch)
+        steps = epochs * math.ceil(fitting.drawn / train.batch)
         return device.compile_where_it_pays(loss, net, on, steps, label)
     net.net.compile()
     return loss
@@ -285,6 +284,7 @@ def take_steps(
     parts = [distributed.own_rows(rows, mixing.mixes(train)) for rows in order[first:]]
     pause = fitting.pause(train.batch)
     sums = Sums(fitting.device)
+    bar = progress(len(order), f"epoch {epoch + 1}", "step", first)
     for i, (x, y) in enumerate(fitting.read(parts, seed), first):
         if i and i % pause == 0:
             if i > first:
@@ -300,6 +300,8 @@ def take_steps(
         sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
         if average:
             averaging.update(average, net, train.ema, epoch * len(order) + i)
+        bar.update()
+    bar.close()
     return sums
 
 

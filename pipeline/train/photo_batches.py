@@ -7,17 +7,20 @@ number of workers gives the same batches, and so does an epoch that begins in it
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from convline.errors import InputError
-from convline.images.decode import read_image, read_part
+from convline.images.decode import read_image
 from convline.model_file.document import ImageRule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -28,92 +31,109 @@ from pipeline.data.shards import CURE, ShardIndex
 from pipeline.params.schema import Training
 from pipeline.train import photo_crops
 from pipeline.train.batches import Pairs
+from pipeline.train.device import send
 from pipeline.train.distributed import own_rows, shared_generator
 
 WINDOW = 16_384  # photos that are mixed with one another: some GB of shards, which a cache holds
 AHEAD = 2  # batches that each worker prepares ahead
+PIECE = 32  # photos that a worker is asked for at a time
+SHARED = Path("/dev/shm")  # where Linux has the memory that processes share; 64 MB in a container
 
-Asked = tuple[int | None, np.ndarray]  # the seed of the crops, or None, and sample numbers int64
+Asked = tuple[int | None, int, np.ndarray]  # seed of the crops, or None; slot; sample numbers int64
 
 
-@dataclass
-class Photos(Dataset[tuple[Tensor, Tensor] | str]):
-    """Photos of shards by batches of sample numbers, as a worker decodes them.
-
-    at_work: int64 (workers, 2) in shared memory, the process and the sample that it is decoding.
-    """
+@dataclass(frozen=True)
+class Photos:
+    """Photos of shards, as a worker decodes them."""
 
     index: ShardIndex
     rule: ImageRule
     crop: photo_crops.Crop | None
+
+    def decode(self, seed: int | None, sample: int) -> np.ndarray:
+        """Return a photo uint8 (C, H, W): as it is served, or cut at random."""
+        content = self.index.read(sample)
+        if seed is None or self.crop is None:
+            return read_image(content, self.rule).transpose(2, 0, 1)
+        rng = np.random.default_rng((seed, sample))
+        return photo_crops.cut(content, self.rule, partial(self.crop, rng))
+
+
+@dataclass(frozen=True)
+class Pieces(Dataset[str]):
+    """Photos by a few sample numbers, which a worker decodes into memory that all processes share.
+
+    slots: uint8 (S, PIECE, C, H, W). at_work: int64 (workers, 2), the process and the sample that
+    it is decoding.
+    """
+
+    photos: Photos
+    slots: Tensor
     at_work: Tensor
 
-    def __getitem__(self, asked: Asked) -> tuple[Tensor, Tensor] | str:
-        """Return images uint8 (N, C, H, W) and labels int64 (N,), or the sentence of an error.
+    def __getitem__(self, asked: Asked) -> str:
+        """Decode photos into a slot, and return "" or the sentence of an error.
 
         An exception of a worker would arrive with its traceback as the message.
         """
-        seed, samples = asked
+        seed, slot, samples = asked
         worker = get_worker_info()
         place = self.at_work[worker.id if worker else 0]
-        images = np.empty((len(samples), self.rule.channels, *self.rule.size), np.uint8)
-        for image, sample in zip(images, samples.tolist(), strict=True):
+        for image, sample in zip(self.slots[slot].numpy(), samples.tolist(), strict=False):
             place[0], place[1] = os.getpid(), sample
             try:
-                image[:] = self.decode(seed, sample).transpose(2, 0, 1)
+                image[:] = self.photos.decode(seed, sample)
             except InputError as error:
-                return f"{self.index.place(sample)}: {error.reason}; {CURE}"
+                return f"{self.photos.index.place(sample)}: {error.reason}; {CURE}"
             except StageError as error:
                 return str(error)
-        return torch.from_numpy(images), torch.from_numpy(self.index.label[samples])
-
-    def decode(self, seed: int | None, sample: int) -> np.ndarray:
-        """Return a photo uint8 (H, W, C): as it is served, or cut at random."""
-        content = self.index.read(sample)
-        if seed is None or self.crop is None:
-            return read_image(content, self.rule)
-        rng = np.random.default_rng((seed, sample))
-        return read_part(content, self.rule, partial(self.crop, rng))
+        return ""
 
 
 @dataclass
 class Requests:
-    """The batches that the loader is asked for next."""
+    """The pieces that the loader is asked for next."""
 
-    batches: Sequence[Asked] = ()
+    pieces: Sequence[Asked] = ()
 
     def __iter__(self) -> Iterator[Asked]:
-        return iter(self.batches)
+        return iter(self.pieces)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.pieces)
 
 
 @dataclass
 class ShardedPhotos:
     """A training split in shards.
 
-    x: a sample of its images (n, C, H, W) for statistics, on the device.
+    x: a sample of its images (n, C, H, W) for statistics, on the device. batch: AHEAD batches of so
+    many photos are read ahead by each worker.
     """
 
     photos: Photos
     workers: int
     device: torch.device
     x: Tensor
+    batch: int
     requests: Requests = field(default_factory=Requests)
 
     def __post_init__(self) -> None:
+        rule, ahead = self.photos.rule, max(AHEAD, math.ceil(AHEAD * self.batch / PIECE))
+        # One more than the loader asks for: the slot whose photos are being copied.
+        shape = (ahead * self.workers + 1, PIECE, rule.channels, *rule.size)
+        self.slots = shared_memory(shape) if self.workers else torch.empty(shape, dtype=torch.uint8)
+        self.at_work = torch.full((max(1, self.workers), 2), -1).share_memory_()
         # From a server without threads and without a GPU: a fork of this process would have both.
         context = multiprocessing.get_context("forkserver") if self.workers else None
         if context:
             context.set_forkserver_preload([__name__])
         self.loader = DataLoader(
-            self.photos,
-            batch_size=None,  # what the loader asks for is a batch already
+            Pieces(self.photos, self.slots, self.at_work),
+            batch_size=None,  # what the loader asks for is a piece already
             sampler=self.requests,
             num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            prefetch_factor=AHEAD if self.workers else None,
+            prefetch_factor=ahead if self.workers else None,
             persistent_workers=self.workers > 0,
             multiprocessing_context=context,
             generator=torch.Generator(),  # of seeds that nothing uses; not the training's own
@@ -122,6 +142,10 @@ class ShardedPhotos:
     @property
     def in_memory(self) -> bool:
         return False
+
+    @property
+    def drawn(self) -> int:
+        return len(self)
 
     def __len__(self) -> int:
         return len(self.photos.index)
@@ -145,28 +169,38 @@ class ShardedPhotos:
 
         Raises StageError with the sample that cannot be read, or that ended a worker.
         """
-        self.requests.batches = [(seed, part.numpy()) for part in parts]
-        batches = iter(self.loader)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (ConnectionError, EOFError, FileNotFoundError):
-                continue  # a batch of a worker that has ended: asked again, the loader names it
-            except RuntimeError as error:
-                raise self.explained(error) from None
-            if batch is None:
-                return
-            if isinstance(batch, str):
-                raise StageError(batch)
-            images, labels = (part.to(self.device, non_blocking=True) for part in batch)
-            yield images, labels
+        index, rule = self.photos.index, self.photos.rule
+        pieces = [piece for part in parts for piece in part.split(PIECE)]
+        self.requests.pieces = [
+            (seed, number % len(self.slots), piece.numpy()) for number, piece in enumerate(pieces)
+        ]
+        read = self.slots_in_turn()
+        for part in parts:
+            images = torch.from_numpy(np.empty((len(part), rule.channels, *rule.size), np.uint8))
+            for rows in images.split(PIECE):
+                rows.copy_(next(read)[: len(rows)])
+            labels = torch.from_numpy(index.label[part.numpy()])
+            yield send(images, self.device), send(labels, self.device)
+
+    def slots_in_turn(self) -> Iterator[Tensor]:
+        """Yield the slot of each piece that is asked for, when its photos are in it.
+
+        The next piece may be written to it as soon as another one is asked for.
+        """
+        try:
+            for number, error in enumerate(self.loader):
+                if error:
+                    raise StageError(error)
+                yield self.slots[number % len(self.slots)]
+        except RuntimeError as error:
+            raise self.explained(error) from None
 
     def explained(self, error: RuntimeError) -> Exception:
         """Return the error of a worker that has ended, with its sample; others as they are."""
         found = re.search(r"DataLoader worker \(pid\D* (\d+)", str(error))
         if not found:
             return error
-        at_work = dict(self.photos.at_work.tolist())
+        at_work = dict(self.at_work.tolist())
         sample = at_work.get(int(found[1]))
         where = self.photos.index.place(sample) if sample is not None else "its first photo"
         what = f"a worker process ended while it decoded {where} (is there memory?)"
@@ -204,13 +238,28 @@ def open_splits(
     assert source.shards is not None
     rule = ImageRule.from_dict(source.about["input"])
     workers = worker_count(recipe)
-    at_work = torch.full((max(1, workers), 2), -1).share_memory_()
-    crop = photo_crops.build(recipe.train.augment, rule)
+    photos = Photos(source.shards, rule, photo_crops.build(recipe.train.augment, rule))
     sample = torch.from_numpy(np.array(source.x["train"])).permute(0, 3, 1, 2).contiguous()
     return (
-        ShardedPhotos(Photos(source.shards, rule, crop, at_work), workers, on, sample.to(on)),
+        ShardedPhotos(photos, workers, on, sample.to(on), recipe.train.batch),
         MappedPhotos(source.x["validation"], source.y["validation"], on),
     )
+
+
+def shared_memory(shape: tuple[int, ...]) -> Tensor:
+    """Return uint8 zeros that processes share. Raises StageError where there is no room for them.
+
+    Without this check the system would end the process that writes to them, without a word.
+    """
+    needed = math.prod(shape)
+    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else needed
+    if free < needed:
+        what = f"expected {needed / 1e6:.0f} MB for the photos read ahead, got {free / 1e6:.0f} MB"
+        cure = (
+            "lower `workers:` or train.batch, or give the container more (`--shm-size` of docker)"
+        )
+        raise StageError(f"{SHARED}: {what}; {cure}")
+    return torch.zeros(shape, dtype=torch.uint8).share_memory_()
 
 
 def worker_count(recipe: Training) -> int:

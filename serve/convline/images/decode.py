@@ -105,13 +105,13 @@ def read_sized(source: str | Path | bytes | Image.Image, rule: ImageRule) -> Siz
         return SizedImage(resized.reshape(*rule.size, rule.channels), size)
 
 
-def read_part(
+def open_part(
     source: str | Path | bytes, rule: ImageRule, choose: Callable[[int, int], Box]
-) -> npt.NDArray[np.uint8]:
-    """Return a part of an image, resampled once to the rule's size: uint8 (H, W, C).
+) -> tuple[Image.Image, Box]:
+    """Return a decoded upright image in the rule's colour, and a part of it in its pixels.
 
-    The outermost pixels take in pixels beside the part, where there are any. choose: returns the
-    part of an upright image of a width and a height. Raises InputError.
+    choose: returns the part of an upright image of a width and a height; a draft has fewer pixels.
+    Raises InputError.
     """
     with _open_image(source) as (image, where):
         if image.format == "PNG":  # getexif would decode it without its transparent value scaled
@@ -127,13 +127,20 @@ def read_part(
             )
             image.draft(None, needed[::-1] if turned else needed)
         upright = _to_colour(image, rule.colour, rule.background, where)
-        # In pixels of the decoded image, of which a draft has fewer. Rounding may pass its edges.
         x, y = upright.width / width, upright.height / height
+        # Rounding may pass the edges.
         left, top = max(box[0] * x, 0), max(box[1] * y, 0)
         right, bottom = min(box[2] * x, upright.width), min(box[3] * y, upright.height)
-        part = (left, top, right, bottom)
-        resized = upright.resize(rule.size[::-1], RESAMPLING[rule.interpolation], box=part)
-        return np.frombuffer(resized.tobytes(), np.uint8).reshape(*rule.size, rule.channels)
+        return upright, (left, top, right, bottom)
+
+
+def resize_part(image: Image.Image, part: Box, rule: ImageRule) -> npt.NDArray[np.uint8]:
+    """Return a part of an image, resampled once to the rule's size: uint8 (H, W, C).
+
+    The outermost pixels take in pixels beside the part, where there are any.
+    """
+    resized = image.resize(rule.size[::-1], RESAMPLING[rule.interpolation], box=part)
+    return np.frombuffer(resized.tobytes(), np.uint8).reshape(*rule.size, rule.channels)
 
 
 def read_full_size(

@@ -284,16 +284,26 @@ def test_features_that_are_null_name_no_class(tmp_path: Path) -> None:
     assert image_sources.images(tables(tmp_path))[1] == ["0", "1"]
 
 
-def test_a_second_image_of_a_sample_is_left_out(tmp_path: Path) -> None:
+def test_a_second_image_of_a_sample_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its mask, and a photo of another size whose name has a second dot: img_1.5x.jpg."""
     masks = {f"{k:06d}.mask.png": b"x" for k in range(12)}
     photos.write_tar(tmp_path / "a.tar", pairs(12) | masks)
+    photos.write_tar(
+        tmp_path / "b.tar", {"img_1.jpg": b"x", "img_1.cls": b"0", "img_1.5x.jpg": b"x"}
+    )
     splits, _ = image_sources.images(tars(tmp_path))
-    assert sum(map(len, splits.values())) == 12
+    assert sum(map(len, splits.values())) == 13
+    assert capsys.readouterr().err.splitlines() == [
+        "left out: 13 images with a second dot in the name, beside an image of its key; the first:"
+        " a.tar/000000.mask.png"
+    ]
 
 
 def test_the_bytes_of_a_row_are_those_of_the_file_by_its_rows(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", 20)
-    found, _ = packed_sources.read_parquet(tmp_path / "a.parquet", "a", "label")
+    found = packed_sources.read_parquet(tmp_path / "a.parquet", "a", "label").rows
     (size,) = shard_writer.estimate_bytes([Sample("a", found[0][1], 0)], None)
     assert size == (tmp_path / "a.parquet").stat().st_size // 20 + 2048
 
@@ -409,7 +419,7 @@ def test_rows_of_parquet_are_mixed_by_a_few_row_groups_at_a_time(
 ) -> None:
     """A shard's rows come from few groups, each of which is decompressed once for it."""
     write_table(tmp_path / "a.parquet", 60)  # 15 groups
-    found, _ = packed_sources.read_parquet(tmp_path / "a.parquet", "a", "label")
+    found = packed_sources.read_parquet(tmp_path / "a.parquet", "a", "label").rows
     samples = [Sample(id, image, 0) for id, image, _ in found]
     whole = shard_writer.mixed(samples, 0)
     assert sorted(whole) == list(range(60)) and (np.diff(whole) != 1).sum() > 40

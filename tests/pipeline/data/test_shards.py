@@ -24,7 +24,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from pipeline.core.errors import StageError
 from pipeline.data import __main__ as data_main
-from pipeline.data import dataset, layout, prepare, shard_writer
+from pipeline.data import dataset, image_arrays, layout, prepare, shard_writer
 from pipeline.data.shards import ShardIndex
 from pipeline.data.splits import Sample
 from pipeline.data.tasks import classification
@@ -240,7 +240,7 @@ def test_a_photo_too_large_to_be_read_from_a_tar_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int | None
 ) -> None:
     monkeypatch.setattr(shard_writer, "MAX_BYTES", 500)
-    settings = shard_writer.Settings(photos.folder_recipe(tmp_path).image_rule, "n", longest, False)
+    settings = shard_writer.Settings(photos.folder_recipe(tmp_path).image_rule, "n", longest, None)
     if longest:  # becomes small
         assert shard_writer.stored(photos.jpeg(1), ".jpg", settings)[1] == ".jpg"
     else:
@@ -375,7 +375,7 @@ def test_a_writer_that_dies_is_one_sentence_with_the_sample(
     recipe: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    settings = shard_writer.Settings(recipe.image_rule, "channel", None, False)
+    settings = shard_writer.Settings(recipe.image_rule, "channel", None, None)
     files = sorted((tmp_path / "photos/hat").iterdir())
     samples = [Sample(file.name, file, 0) for file in files]
     samples[7] = replace(samples[7], image=photos.Deadly(str(files[7]), "x", 0, 1, 1))
@@ -388,7 +388,7 @@ def test_a_writer_that_dies_is_one_sentence_with_the_sample(
     with pytest.raises(
         StageError, match=r"data: a process that writes shards was ended by a signal at .*007.jpg"
     ) as error:
-        shard_writer.write_jobs(jobs)
+        shard_writer.write_jobs(jobs, None)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("*.part*"))
 
@@ -397,7 +397,7 @@ def test_the_sample_is_named_by_the_last_number_in_the_file(
     recipe: ImageData, tmp_path: Path
 ) -> None:
     """Of 10 samples 0 was skipped, and 1 to 3 are in the file."""
-    settings = shard_writer.Settings(recipe.image_rule, "channel", None, True)
+    settings = shard_writer.Settings(recipe.image_rule, "channel", None, None)
     samples = [Sample(f"photo {k}", tmp_path, 0) for k in range(10)]
     job = shard_writer.Job(tmp_path / "0.tar", list(range(20, 30)), samples, settings)
     members = {f"{k:09d}.{kind}": b"1" for k in (21, 22, 23) for kind in ("jpg", "cls")}
@@ -457,10 +457,31 @@ def test_too_many_skipped_images_are_an_error(recipe: ImageData, tmp_path: Path,
     skipping = recipe.updated(layout=kept, on_undecodable="skip")
     with pytest.raises(
         StageError,
-        match=r"^data: 1 of 40 images cannot be decoded, hat/003.jpg \(.*\) the first; repair or"
-        r" remove them, or raise data.max_skipped, which is 0.01$",
+        match=r"^data: at least 1 of 40 images cannot be decoded, hat/003.jpg \(.*\) among them;"
+        r" repair or remove them, or raise data.max_skipped, which is 0.01$",
     ):
         prepare.make(skipping, tmp_path / "work")
+
+
+@pytest.mark.parametrize("kept", ["array", "shards"])
+def test_no_image_is_decoded_once_too_many_are_skipped(
+    recipe: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """Every image is damaged; of 40 one may be left out, so the second one ends it."""
+    for file in (tmp_path / "photos").rglob("*.jpg"):
+        damage(file)
+    tried, real = list[object](), image_arrays.read_image
+
+    def read(*arguments: Any) -> Any:
+        tried.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(image_arrays, "read_image", read)
+    monkeypatch.setattr(shard_writer, "read_image", read)
+    skipping = recipe.updated(layout=kept, on_undecodable="skip", max_skipped=0.025)
+    with pytest.raises(StageError, match=r"^data: at least 2 of 40 images cannot be decoded, "):
+        prepare.make(skipping, tmp_path / "work")
+    assert len(tried) == 2 and not [*tmp_path.glob("work/shards/*.part.tar")]
 
 
 @pytest.mark.parametrize("kept", ["array", "shards"])

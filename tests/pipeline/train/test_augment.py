@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from convline.metrics.segmentation import VOID
+from torch.nn import functional as F
 
 from pipeline.params.schema import Augment
 from pipeline.train import augment
@@ -250,3 +251,15 @@ def test_erased_rectangles_have_the_mean_colour() -> None:
         assert int(each.sum()) == height * width  # one rectangle
         assert (height - 0.5) * (width - 0.5) / 1024 < 0.33
         assert (height + 0.5) * (width + 0.5) / 1024 > 0.02
+
+
+@pytest.mark.parametrize(("images", "height", "width"), [(1, 32, 32), (31, 17, 33), (3, 227, 227)])
+def test_the_grid_is_torch_s_bit_for_bit(images: int, height: int, width: int) -> None:
+    """What it gathers, too, though the grid's layout is another."""
+    source = torch.rand(images, 2, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    batch = torch.rand(images, 2, height, width)
+    expected = F.affine_grid(source, list(batch.shape), align_corners=False)
+    got = augment.affine_grid(source, height, width)
+    assert torch.equal(got, expected)
+    sampled = (F.grid_sample(batch, grid, align_corners=False) for grid in (got, expected))
+    assert torch.equal(*sampled)

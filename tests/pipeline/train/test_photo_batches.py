@@ -5,6 +5,7 @@ no more memory than its batches, and a damaged photo or a dead worker is one sen
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tracemalloc
 from collections.abc import Callable
@@ -194,7 +195,8 @@ def test_an_epoch_takes_the_memory_of_its_batches(
         columns = ("shard", "key", "start", "size", "label")
         more: dict[str, Any] = {key: np.repeat(getattr(index, key), times) for key in columns}
         split = split_of(recipe, replace(source, shards=replace(index, **more)))
-        split.photos.rule = ImageRule((128, 128), "rgb")  # 49 kB a photo, 197 kB a batch
+        large = replace(split.photos, rule=ImageRule((128, 128), "rgb"))
+        split = replace(split, photos=large)  # 49 kB a photo, 197 kB a batch
         assert len(split) == 30 * times
         distributed.seed_epoch(1)
         parts = split.shuffled().split(4)
@@ -255,26 +257,40 @@ def test_a_worker_that_dies_is_one_sentence(recipe: EntryRecipe, source: Data) -
     assert deadly.place(6) in message
 
 
-def test_a_batch_that_its_worker_took_along_is_one_sentence(
+def test_a_worker_that_ends_before_its_first_photo_is_one_sentence(
     recipe: EntryRecipe, source: Data
 ) -> None:
-    """Its memory cannot be fetched; the loader says why when it is asked again."""
     split = split_of(recipe, source)
-    answers: list[Exception] = [
-        ConnectionResetError("Connection reset by peer"),
-        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
-    ]
 
     class Loader:
         def __iter__(self) -> Loader:
-            return self
-
-        def __next__(self) -> None:
-            raise answers.pop(0)
+            raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
     split.loader = cast(Any, Loader())
     with pytest.raises(StageError, match="a worker process ended while it decoded its first photo"):
         epoch_of(split, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 3, photo_batches.PIECE, 2 * photo_batches.PIECE + 5])
+def test_batches_of_any_length_are_read_in_pieces(
+    recipe: EntryRecipe, source: Data, rows: int
+) -> None:
+    """They hold the photos of single ones: more than a piece, and more than the recipe's batch."""
+    split = split_of(recipe, source)
+    numbers = torch.arange(rows) % len(split)
+    ((x, y), (other, _)) = split.read([numbers, numbers[:2]], 3)
+    alone = torch.stack([torch.tensor(split.photos.decode(3, k)) for k in numbers.tolist()])
+    assert torch.equal(x, alone) and torch.equal(other, alone[:2])
+    assert y.tolist() == split.photos.index.label[numbers.numpy()].tolist()
+
+
+@pytest.mark.slow
+def test_reading_may_stop_in_the_middle_of_an_epoch(recipe: EntryRecipe, source: Data) -> None:
+    """What was read ahead is not mistaken for the next epoch's, whose slots are the same."""
+    split, expected = split_of(recipe.updated(workers=2), source), split_of(recipe, source)
+    distributed.seed_epoch(5)
+    next(iter(split.read(split.shuffled().split(4), 5)))
+    assert_equal(epoch_of(split, 6), epoch_of(expected, 6))
 
 
 def test_other_errors_of_the_loader_keep_their_message(recipe: EntryRecipe, source: Data) -> None:
@@ -294,6 +310,19 @@ def test_crops_need_photos_and_room(
 ) -> None:
     with pytest.raises(ParamsError, match=rf"models.tiny.train.augment.crop: {message}"):
         resolved(IMAGE_RECIPE, data=data, train={"augment": {"crop": crop}})
+
+
+def test_too_little_shared_memory_is_one_sentence(
+    recipe: EntryRecipe, source: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slots for 2 workers: two pieces each ahead, and one, of 32 photos of 8 x 8 x 3; 31 kB."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=30_719))
+    with pytest.raises(StageError, match=r"^/dev/shm: expected 0 MB for the photos read ahead, "):
+        split_of(recipe.updated(workers=2), source)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=30_720))
+    assert split_of(recipe.updated(workers=2), source).slots.is_shared()
+    split_of(recipe, source)  # needs none
 
 
 def test_workers_are_not_part_of_a_checkpoint_s_name(recipe: EntryRecipe, source: Data) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from convline.images.decode import ORIENTATION, Box, read_image, read_part
+from convline.images.decode import ORIENTATION, Box, open_part, read_image, resize_part
 from convline.model_file.document import ImageRule
 from PIL import Image
 from scipy import stats
@@ -94,17 +94,38 @@ def test_random_crops_are_alexnet_s() -> None:
     assert abs(np.corrcoef(x, y)[0, 1]) < 0.05
 
 
-def test_a_part_has_the_photo_s_pixels() -> None:
-    """Without a change of size a part is a slice. With one it is Pillow's own crop and resize, but
-    for its outermost pixels, which take in the photo's pixels beside the part.
+def cut(content: bytes, rule: ImageRule, box: Box) -> np.ndarray:
+    """Return a part of an image file as training has it, uint8 (H, W, C)."""
+    return photo_crops.cut(content, rule, lambda width, height: box).transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_a_part_is_pillow_s_own_crop_and_resize(interpolation: str, colour: str) -> None:
+    """Smaller and larger than the input, to one grey level, and two for a filter of negative
+    weights. Without a change of size a part is a slice.
     """
+    image, rule = pixels(60, 40), ImageRule((8, 8), colour, interpolation=interpolation)
+    original = Image.fromarray(image).convert("L" if colour == "grey" else "RGB")
+    resample = Image.Resampling[interpolation.upper()]
+    for box in ((2, 1, 42, 31), (10, 5, 16, 12), (0, 0, 60, 40)):
+        got = cut(png(image), rule, box).astype(int)
+        if interpolation in ("bilinear", "bicubic"):
+            expected = np.asarray(original.crop(box).resize((8, 8), resample)).reshape(8, 8, -1)
+            assert np.abs(got - expected).max() <= (1 if interpolation == "bilinear" else 2)
+        else:  # it takes in pixels beside the part
+            expected = np.asarray(original.resize((8, 8), resample, box=box)).reshape(8, 8, -1)
+            np.testing.assert_array_equal(got, expected)
+    part = np.asarray(original.crop((5, 7, 13, 15))).reshape(8, 8, -1)
+    np.testing.assert_array_equal(cut(png(image), rule, (5, 7, 13, 15)), part)
+
+
+def test_a_part_of_broken_pixels_is_pillow_s() -> None:
     image = pixels(32, 20)
-    got = read_part(png(image), RULE, lambda width, height: (5, 7, 13, 15))
-    np.testing.assert_array_equal(got, image[7:15, 5:13])
-    got = read_part(png(image), RULE, lambda width, height: (2, 1, 22, 20))
-    cut = Image.fromarray(image).crop((2, 1, 22, 20)).resize((8, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(got[1:-1, 1:-1], np.asarray(cut)[1:-1, 1:-1])
-    whole = read_part(png(image), RULE, lambda width, height: (0, 0, width, height))
+    box = (1.5, 0.25, 21.5, 17.75)
+    expected = Image.fromarray(image).resize((8, 8), Image.Resampling.BILINEAR, box=box)
+    np.testing.assert_array_equal(cut(png(image), RULE, box), np.asarray(expected))
+    whole = resize_part(*open_part(png(image), RULE, lambda w, h: (0, 0, w, h)), RULE)
     np.testing.assert_array_equal(whole, read_image(png(image), RULE))
 
 
@@ -117,7 +138,7 @@ def test_a_part_is_of_the_upright_photo() -> None:
         seen.append((width, height))
         return 3, 4, 11, 12
 
-    got = read_part(png(image, exif=exif), RULE, choose)
+    got = photo_crops.cut(png(image, exif=exif), RULE, choose).transpose(1, 2, 0)
     assert seen == [(20, 32)]
     np.testing.assert_array_equal(got, np.rot90(image, -1)[4:12, 3:11])
 
@@ -130,12 +151,9 @@ def test_a_draft_gives_the_same_part(orientation: int) -> None:
     exif[ORIENTATION] = orientation
     smooth = Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC)
     smooth.save(file, "JPEG", quality=95, exif=exif)
+    box = (40, 60, 280, 220)
     drafted, full = (
-        read_part(
-            file.getvalue(),
-            ImageRule((16, 24), "rgb", draft=draft),
-            lambda width, height: (40, 60, 280, 220),
-        ).astype(int)
+        cut(file.getvalue(), ImageRule((16, 24), "rgb", draft=draft), box).astype(int)
         for draft in (True, False)
     )
     assert 0 < np.abs(drafted - full).mean() < 4 and np.abs(drafted - full).max() < 16

@@ -18,9 +18,10 @@ from convline.images.decode import (
     FORMATS,
     MAX_PIXELS,
     lost_contrast,
+    open_part,
     read_image,
-    read_part,
     read_size,
+    resize_part,
 )
 from convline.model_file.document import ImageRule
 from convline.model_file.schema import INTERPOLATIONS
@@ -248,7 +249,7 @@ def test_a_part_has_the_transparent_value_of_the_whole(depth: int, colour: int) 
     data = png(np.tile(np.repeat([key, other], 3), (4, 1)), depth, colour, key)
     whole = read_image(data, RGB)
     assert (whole[:, :3] == RGB.background).all() and len(np.unique(whole[:, 3:])) == 1
-    part = read_part(data, RGB, lambda width, height: (0, 0, width, height))
+    part = resize_part(*open_part(data, RGB, lambda width, height: (0, 0, width, height)), RGB)
     np.testing.assert_array_equal(part, whole)
 
 
