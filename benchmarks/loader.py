@@ -24,11 +24,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout, uninstalled
 
 import click
+import psutil
 import torch
 from convline.model_file.document import ImageRule
 from convline.runtime import host
@@ -43,7 +44,7 @@ from pipeline.data import prepare
 from pipeline.params.schema import Augment, FolderSet, ImageData
 from pipeline.train import augment, distributed, photo_batches, photo_crops
 
-SIDE, STEPS, CLOTHES = 224, {"resnet18": 24, "resnet50": 10}, "photos/clothing"
+SIDE, STEPS, CLOTHES = 224, {"resnet18": 16, "resnet50": 8}, "photos/clothing"
 RULE = ImageRule((SIDE, SIDE), "rgb")
 CHANGES = Augment(crop="random_resized", flip="horizontal")
 OURS, TIMM = "ours, shards", "timm, uint8"
@@ -51,6 +52,13 @@ DECODE, PARTS = "decode", "decode and cut"
 Batches = Iterable[tuple[Tensor, Tensor]]
 Epoch = Callable[[int], Batches]  # of the epoch's number
 Count = Callable[[int], int]  # does an epoch of a number and returns its photos
+
+
+class Round(NamedTuple):
+    """What a contender's epoch took: photos/s, and CPU time a photo, which other load moves less."""
+
+    rate: float
+    cpu_us: float
 
 
 def repeated(source: Path, target: Path, count: int) -> list[Path]:
@@ -152,47 +160,62 @@ def count(epoch: Epoch, number: int) -> int:
     return sum(len(x) for x, _ in epoch(number))
 
 
-def take_turns(contenders: dict[str, Count], rounds: int) -> dict[str, list[float]]:
-    """Return photos/s of each round.
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of all that it has started."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def take_turns(contenders: dict[str, Count], rounds: int) -> dict[str, list[Round]]:
+    """Return what each round of a contender took.
 
     The first round, in which processes start, is not counted; each begins with another contender.
     """
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    taken: dict[str, list[Round]] = {name: [] for name in contenders}
     names = [*contenders]
     bar = progress(rounds + 1, "loaders", "round")
     for number in range(rounds + 1):
         for k in range(len(names)):
             name = names[(number + k) % len(names)]
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), cpu_seconds()
             done = contenders[name](number)
             if number:
-                rates[name].append(done / (time.perf_counter() - start))
+                seconds = time.perf_counter() - start
+                taken[name].append(Round(done / seconds, 1e6 * (cpu_seconds() - cpu) / done))
         bar.update()
     bar.close()
-    return rates
+    return taken
 
 
-def rate_table(rates: dict[str, list[float]]) -> str:
-    """Return photos/s as medians, with the least and the largest round; ratios are medians of
-    rounds.
+def rate_table(taken: dict[str, list[Round]]) -> str:
+    """Return medians of photos/s, with the least and the largest round, and of CPU time a photo.
+
+    Ratios of rates are medians of rounds.
     """
 
     def ratio(name: str, other: str) -> str:
-        pairs = zip(rates[name], rates[other], strict=True)
-        return f"{statistics.median(a / b for a, b in pairs):.2f}"
+        pairs = zip(taken[name], taken[other], strict=True)
+        return f"{statistics.median(a.rate / b.rate for a, b in pairs):.2f}"
 
     others = (TIMM, PARTS, DECODE)
-    lines = [f"| loader | photos/s | rounds | {' | '.join(f'of {one}' for one in others)} |"]
-    lines.append("| --- | ---: | --- |" + " ---: |" * len(others))
-    for name, of in rates.items():
-        cells = [f"{statistics.median(of):,.0f}", f"{min(of):,.0f} to {max(of):,.0f}"]
+    columns = ["photos/s", "rounds", *(f"of {one}" for one in others), "CPU us/photo"]
+    lines = [f"| loader | {' | '.join(columns)} |", "| --- | ---: | --- |" + " ---: |" * 4]
+    for name, rounds in taken.items():
+        rates = [one.rate for one in rounds]
+        cells = [f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
         cells += [ratio(name, other) for other in others]
+        cells.append(f"{statistics.median(one.cpu_us for one in rounds):,.0f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def measure_rates(folder: Path, workers: int, batch: int, rounds: int) -> None:
-    """Print the table of all loaders."""
+    """Print the table of all loaders. The process that reads them has one thread: the cores are
+    the workers'.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     train = folder / "train"
     split = our_photos(folder, workers, batch)
     files = sorted(train.glob("*/*.jpg"))
@@ -207,6 +230,7 @@ def measure_rates(folder: Path, workers: int, batch: int, rounds: int) -> None:
         contenders[PARTS] = in_processes(pool, cut, [*range(len(split))], batch)
         contenders[DECODE] = in_processes(pool, decode_all, files, batch)
         print(rate_table(take_turns(contenders, rounds)), flush=True)
+    torch.set_num_threads(threads)
 
 
 def step_of(network: str) -> Callable[[Tensor, Tensor], float]:
@@ -222,7 +246,7 @@ def step_of(network: str) -> Callable[[Tensor, Tensor], float]:
         loss = nn.functional.cross_entropy(net((x.float() - 127) / 64), y)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -249,7 +273,7 @@ def measure_waiting(folder: Path, workers: int, batch: int, network: str) -> Non
     first = next(iter(epoch(0)))
     print("| network | steps | in memory, s a step | from shards, s a step | waiting | slower |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    few = max(3, steps // 4)
+    few = 3
     before = waiting(step, (first for _ in range(few + 2)), few)[1] / few
     waited, whole = waiting(step, epoch(1), steps)
     after = waiting(step, (first for _ in range(few + 2)), few)[1] / few

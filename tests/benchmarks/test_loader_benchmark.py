@@ -34,11 +34,12 @@ def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
     def contender(name: str, photos: int) -> loader.Count:
         return lambda number: seen.append((name, number)) or photos
 
-    rates = loader.take_turns({"a": contender("a", 8), "b": contender("b", 1)}, 3)
+    taken = loader.take_turns({"a": contender("a", 8), "b": contender("b", 1)}, 3)
     assert seen == [
         *(("a", 0), ("b", 0)), *(("b", 1), ("a", 1)), *(("a", 2), ("b", 2)), *(("b", 3), ("a", 3))
     ]  # fmt: skip
-    assert {name: len(of) for name, of in rates.items()} == {"a": 3, "b": 3}
+    assert {name: len(rounds) for name, rounds in taken.items()} == {"a": 3, "b": 3}
+    assert all(one.rate > 0 and one.cpu_us >= 0 for rounds in taken.values() for one in rounds)
 
 
 def test_ratios_are_medians_of_rounds_not_ratios_of_medians() -> None:
@@ -51,8 +52,12 @@ def test_ratios_are_medians_of_rounds_not_ratios_of_medians() -> None:
         loader.PARTS: [100.0, 400.0, 30.0],
         loader.DECODE: [400.0, 500.0, 20.0],
     }
-    first = loader.rate_table(rates).splitlines()[2]
-    assert first == "| ours, shards | 100 | 30 to 400 | 2.00 | 1.00 | 0.80 |"
+    taken = {
+        name: [loader.Round(rate, cpu) for rate, cpu in zip(of, (9.0, 7.0, 800.0), strict=True)]
+        for name, of in rates.items()
+    }
+    first = loader.rate_table(taken).splitlines()[2]
+    assert first == "| ours, shards | 100 | 30 to 400 | 2.00 | 1.00 | 0.80 | 9 |"
 
 
 def test_waiting_is_the_time_until_a_batch_is_there() -> None:
