@@ -266,7 +266,7 @@ def main(parts: tuple[str, ...], count: int, rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nets = [model(folder, context) for context in CONTEXTS]
-        how = ReadOptions(nets[0].name, nets[0].file.json["input"])
+        how = ReadOptions(nets[0].name, nets[0].document.input)
         files = table(folder, count, rows) if {*parts} - {"streams"} else {}
         found = [reading(how, files, count * rows)] if "reading" in parts else []
         found += (

@@ -9,9 +9,11 @@ then calls or refers to something: ids such as -A and +B are not changed. A text
 the quote mark gets another one, so different texts stay different.
 """
 
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from operator import add
@@ -111,30 +113,45 @@ def _encode_with_pyarrow(block: Block, layout: _Layout) -> bytes | None:
         from pyarrow import compute
     except ImportError:
         return None
-    parts: list[Any] = []
-    for separator, cells in zip(layout.separators, block.values(), strict=True):
+    columns: list[Any] = []
+    for cells in block.values():
         if not isinstance(cells, np.ndarray):
             words, codes = cells if isinstance(cells, tuple) else (cells, np.arange(rows))
             encoded = [layout.cell(word) for word in words]
             lengths = np.array([*map(len, encoded)], np.int64)
-            column = _binary(b"".join(encoded), lengths)
-            column = column.take(_numbers(pyarrow.int64(), codes))
+            column = _texts(b"".join(encoded), lengths).take(_numbers(pyarrow.int64(), codes))
         elif cells.dtype.kind == "f":
             values = to_float32(cells)
             column = _numbers(pyarrow.float32(), values, np.isfinite(values))
-            column = column.cast(pyarrow.large_string()).view(pyarrow.large_binary())
         else:
             lengths = np.char.str_len(cells)
-            column = _binary(cells.tobytes().translate(None, b"\0"), lengths, lengths > 0)
+            column = _texts(cells.tobytes().translate(None, b"\0"), lengths, lengths > 0)
             if layout.quote:  # a missing cell stays null: pyarrow joins it to null
-                quote = _scalar(layout.quote)
-                column = compute.binary_join_element_wise(quote, column, quote, _scalar(b""))
-        parts += [_scalar(separator), column]
-    parts += [_scalar(layout.end), _scalar(b"")]
+                quote = _text(layout.quote)
+                column = compute.binary_join_element_wise(quote, column, quote, _text(b""))
+        columns.append(column)
+    if not layout.quote:
+        with suppress(pyarrow.ArrowInvalid):  # a cell has quotes
+            return _write_csv(columns)
+    parts: list[Any] = []
+    for separator, column in zip(layout.separators, columns, strict=True):
+        parts += [_text(separator), column.cast(pyarrow.large_string())]
+    parts += [_text(layout.end), _text(b"")]
     lines = compute.binary_join_element_wise(
         *parts, null_handling="replace", null_replacement=layout.cell(None)
     )
     return bytes(lines.buffers()[2])
+
+
+def _write_csv(columns: list[Any]) -> bytes:
+    """Return lines by pyarrow's CSV writer, the fastest way; ArrowInvalid for cells with quotes."""
+    import pyarrow
+    from pyarrow import csv
+
+    batch = pyarrow.RecordBatch.from_arrays(columns, names=[*map(str, range(len(columns)))])
+    lines = io.BytesIO()
+    csv.write_csv(batch, lines, csv.WriteOptions(include_header=False, quoting_style="none"))
+    return lines.getvalue()
 
 
 # pyarrow.array() and pyarrow.scalar() import pandas where it is installed, which takes a second or
@@ -151,18 +168,18 @@ def _array(kind: Any, known: npt.NDArray[np.bool_] | None, length: int, *buffers
     return pyarrow.Array.from_buffers(kind, length, [validity, *map(pyarrow.py_buffer, buffers)])
 
 
-def _binary(
+def _texts(
     data: bytes, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None
 ) -> Any:
-    """Return a large_binary array of cells that follow each other in `data`."""
+    """Return a large_string array of cells that follow each other in `data`."""
     import pyarrow
 
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return _array(pyarrow.large_binary(), known, len(lengths), offsets, data)
+    return _array(pyarrow.large_string(), known, len(lengths), offsets, data)
 
 
-def _scalar(data: bytes) -> Any:
-    return _binary(data, np.array([len(data)]))[0]
+def _text(data: bytes) -> Any:
+    return _texts(data, np.array([len(data)]))[0]
 
 
 def _numbers(

@@ -3,7 +3,7 @@
 A cutoff is the last row that a forecast may use. Cutoffs are forecast in batches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -119,25 +119,25 @@ def forecast_batch(
             errors[place] = error.reason
     shape = (horizon, len(model.targets))
     blank = np.full(shape, np.nan), np.full((*shape, len(model.quantiles)), np.nan)
-    forecasts = [
-        Forecast(series, step, cutoff, *blank, errors.get(place, ""))
+    answers = dict(zip(run, _answers(model, windows, stamps, horizon), strict=True))
+    return [
+        Forecast(series, step, cutoff, *answers.get(place, (*blank, errors.get(place, ""))))
         for place, (series, cutoff) in enumerate(cutoffs)
     ]
+
+
+def _answers(
+    model: ForecastModel, windows: list[Window], stamps: list[Times], horizon: int
+) -> Iterable[tuple[Floats, Floats, str, bool]]:
+    """Return the last four fields of the `Forecast` of each window."""
     if not windows:
-        return forecasts
+        return []
     histories = np.stack(windows)
     forecast, quantiles = _run(model, histories, horizon, np.stack(stamps) if stamps else None)
     trained = quantiles[:, : model.horizon]
     finite = np.asarray(np.isfinite(forecast).all((1, 2)) & np.isfinite(trained).all((1, 2, 3)))
-    facts = zip(run, forecast, quantiles, finite, model.outside(histories).tolist(), strict=True)
-    for place, numbers, levels, is_finite, outside in facts:
-        forecasts[place] = forecasts[place]._replace(
-            forecast=numbers,
-            quantiles=levels,
-            error="" if is_finite else NOT_FINITE,
-            outside=outside,
-        )
-    return forecasts
+    found = ["" if is_finite else NOT_FINITE for is_finite in finite.tolist()]
+    return zip(forecast, quantiles, found, model.outside(histories).tolist(), strict=True)
 
 
 def _run(

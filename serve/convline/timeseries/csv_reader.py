@@ -217,7 +217,7 @@ def clean(where: str, data: bytes, before: int = 0) -> bytes:
     except UnicodeDecodeError as error:
         kind = describe_non_utf8(data, error, before)
         raise InputError(where, f"expected UTF-8 text, got {kind}") from error
-    if b"\0" in data.partition(b"\n")[0]:
+    if b"\0" in data[: data.find(b"\n") + 1 or None]:
         raise InputError(where, f"expected UTF-8 text, got {UTF16}")
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
