@@ -8,7 +8,6 @@ environment overwrite each other's files, and are refused.
 
 import contextlib
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -332,9 +331,16 @@ def _onnxruntime() -> Any:
 
 
 def distributions() -> dict[str, str]:
-    """Return the version of each installed distribution of onnxruntime."""
-    found = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+    """Return the version of each installed distribution of onnxruntime, by its folder's name.
+
+    To import importlib.metadata takes 20 ms, a tenth of the start of a command.
+    """
+    names = {name.replace("-", "_"): name for name in DISTRIBUTIONS}
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        with contextlib.suppress(OSError):  # it is no folder
+            for entry in sorted(os.listdir(folder or ".")):
+                stem, _, version = entry.removesuffix(".dist-info").partition("-")
+                if stem in names and entry.endswith(".dist-info"):
+                    found.setdefault(names[stem], version)
     return found
