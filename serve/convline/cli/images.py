@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch",
     type=click.IntRange(1, 4096),
-    help="Images per run of the network.  [default: measured]",
+    help="Images per run of the network.  [default: by the time of one]",
 )
 @click.option(
     "--workers",

@@ -1,9 +1,9 @@
 """Answer any number of images in a table: choose workers and batch size, run, and resume."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -17,7 +17,15 @@ from convline.images.image_model import Answer, ImageModel, Options, Run, table_
 from convline.images.kinds import KINDS
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
-from convline.jobs.batch_size import BATCH_SIZES, measure_batch_size, measure_workers
+from convline.jobs.active_workers import ActiveWorkers
+from convline.jobs.batch_size import (
+    BATCH_SIZES,
+    MAX_TASK,
+    choose_batch_size,
+    choose_task_size,
+    measure_batch_size,
+    time_image,
+)
 from convline.jobs.formats import encode_rows, format_of
 from convline.jobs.pictures import write_pictures
 from convline.jobs.pool import WorkerPool, can_fork, process_pool, thread_pool
@@ -26,18 +34,25 @@ from convline.loading import open_model
 from convline.model_file.document import ImageDocument
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
-from convline.runtime.host import usable_cores
+from convline.runtime.host import shares_cores, usable_cores
 from convline.runtime.session import choose_device
 from convline.runtime.sources import WAIT, Source
 
 SMALL_MODEL = 16 * 2**20  # bytes; a smaller model has a session in each process
-MANY = 512  # inputs from which it pays to start processes and to measure the batch size
+MANY = 512  # inputs from which it pays to start processes and to choose the batch size
 SMALL_BATCH = 8  # images of a batch for fewer inputs
-INPUTS_PER_TASK = 128  # sent to a process at once, because sending costs as much as a few images
 DEFAULTS = Options()
 DECODER_CRASHED = "its decoder ended the whole process"
 
 Task = list[list[Source]]  # batches
+
+
+class Sizes(NamedTuple):
+    """How a job's images are cut: how many run at once, and how many are sent to a process."""
+
+    device: str  # in words
+    batch: int
+    task: int
 
 
 @dataclass
@@ -51,6 +66,7 @@ class ImageWorker:
     table_format: str = "csv"
     batch: int = SMALL_BATCH
     decoders: WorkerPool | None = None  # processes that decode for a worker that is a thread
+    active: ActiveWorkers | None = None  # limits how many threads run at once
 
     @cached_property
     def model(self) -> ImageModel[Any]:
@@ -63,13 +79,8 @@ class ImageWorker:
     def run(self) -> Run:
         return predict.batch_runner(self.model, self.batch)
 
-    def measure(
-        self, batch: int | None, workers: int, sizes: Sequence[int], *, fewer: bool = False
-    ) -> tuple[int, int]:
-        """Open the session; return the batch size, measured if None, and the number of workers.
-
-        fewer: measure whether fewer than `workers` are faster.
-        """
+    def choose_sizes(self, batch: int | None) -> Sizes:
+        """Open the session; return the batch size, chosen if None, and the images of a task."""
         on_cpu, rule = self.model.kind == "cpu", self.model.rule
         shape = 1, *rule.size, rule.channels
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -80,16 +91,21 @@ class ImageWorker:
                 return run.run_padded(images, size)
             return run(images)
 
-        if batch is None and on_cpu:
-            batch = measure_batch_size(run_random, workers, sizes)
-        elif batch is None:
-            batch = measure_batch_size(run_random, IN_FLIGHT, [8 * size for size in sizes])
-        if fewer and on_cpu:
-            workers = measure_workers(run_random, workers, batch)
-        return batch, workers
+        if on_cpu:
+            image_s = time_image(run_random)
+            batch = batch or choose_batch_size(image_s, len(self.file.content))
+            return Sizes(self.model.device, batch, choose_task_size(image_s, batch))
+        sizes = [8 * size for size in BATCH_SIZES]
+        batch = batch or measure_batch_size(run_random, IN_FLIGHT, sizes)
+        return Sizes(self.model.device, batch, MAX_TASK)
 
     def process(self, task: Task) -> list[EncodedBatch]:
         return [self.process_batch(batch) for batch in task]
+
+    def process_limited(self, task: Task) -> list[EncodedBatch]:
+        """Process one task while fewer than the limit of the active workers do."""
+        with self.active.one(sum(map(len, task))) if self.active else nullcontext():
+            return self.process(task)
 
     def process_batch(self, sources: list[Source]) -> EncodedBatch:
         input_hash = b""
@@ -141,10 +157,8 @@ def _set_worker(worker: ImageWorker) -> None:
     _worker = worker
 
 
-def _measure_in_process(batch: int | None) -> tuple[str, int]:
-    # Of a small model, the rows and the call of a batch cost as much as the network.
-    batch, _ = _worker.measure(batch, 1, BATCH_SIZES[3:])
-    return _worker.model.device, batch
+def _choose_in_process(batch: int | None) -> Sizes:
+    return _worker.choose_sizes(batch)
 
 
 def _process_in_process(task: Task) -> list[EncodedBatch]:
@@ -156,7 +170,7 @@ class Workers(NamedTuple):
 
     pool: WorkerPool
     process: Callable[[Task], list[EncodedBatch]]
-    inputs_per_task: int
+    task_size: int
     summary: Summary
 
 
@@ -169,9 +183,9 @@ def answer_images(
     """Write the rows of each source, in order, to the file `output`, or to stdout for "-".
 
     The counts of the summary and of checkpoints are of images, whatever the number of their rows.
-    batch: images per run; None measures it. workers: None is one per usable core, or fewer if that
-    is measured to be faster. table_format: None is that of the output's suffix. cluster: run the
-    workers on a Ray cluster. watch: it is also called before the first batch.
+    batch: images per run; None chooses it. workers: None is one per usable core, of which half rest
+    while that is seen to be faster. table_format: None is that of the output's suffix. cluster: run
+    the workers on a Ray cluster. watch: it is also called before the first batch.
     Raises ServeError if the job as a whole cannot be done.
     """
     interrupted, start = checkpoint.read(output) if resume else ({}, checkpoint.Checkpoint())
@@ -202,7 +216,7 @@ def answer_images(
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)
         sources = chain(first, [WAIT] * is_late, remaining)
-        batches_per_task = max(1, ready.inputs_per_task // summary.batch)
+        batches_per_task = max(1, ready.task_size // summary.batch)
         if output == "-":
             tasks = live_tasks(sources, summary.batch, batches_per_task)
         else:
@@ -216,6 +230,8 @@ def answer_images(
     runner = vars(worker).get("run")  # None if other processes have the session
     if isinstance(runner, predict.PaddedRunner) and runner.size < summary.batch:
         summary.reduced_batch = runner.size
+    if worker.active and worker.active.limit < count:
+        summary.workers += f", {worker.active.limit} at a time"
     return summary
 
 
@@ -259,11 +275,11 @@ def _has_small_session(worker: ImageWorker) -> bool:
 def _in_processes(worker: ImageWorker, count: int, batch: int | None) -> Iterator[Workers]:
     """Open a session in each of `count` processes."""
     with process_pool(count, _set_worker, worker) as pool:
-        # All measure at once, because they will also run at once.
-        measured = [pool.submit(_measure_in_process, batch) for _ in range(count)]
-        (device, batch), *_ = [future.result() for future in measured]
-        summary = Summary(device, batch, f"{count} processes")
-        yield Workers(pool, _process_in_process, INPUTS_PER_TASK, summary)
+        # All choose at once, because they will also run at once; the quickest was disturbed least.
+        futures = [pool.submit(_choose_in_process, batch) for _ in range(count)]
+        sizes = max((future.result() for future in futures), key=lambda sizes: sizes[1:])
+        summary = Summary(sizes.device, sizes.batch, f"{count} processes")
+        yield Workers(pool, _process_in_process, sizes.task, summary)
 
 
 @contextmanager
@@ -275,21 +291,23 @@ def _in_threads(
         if choose_device(worker.device) == "cpu" and (is_many or can_fork()):
             worker.decoders = stack.enter_context(process_pool(count))
             worker.decoders.submit(abs, 0)  # fork now: onnxruntime will start threads
-        worker.batch, count = worker.measure(batch, count, BATCH_SIZES, fewer=fewer)
+        worker.batch = batch or worker.choose_sizes(batch).batch
+        if fewer and worker.model.kind == "cpu" and shares_cores():
+            worker.active = ActiveWorkers(count)
         worker.run  # noqa: B018  (create it before several threads would)
         pool = stack.enter_context(thread_pool(count))
         text = f"{count} thread{'s' if count > 1 else ''}"
         summary = Summary(worker.model.device, worker.batch, text)
-        yield Workers(pool, worker.process, 1, summary)
+        yield Workers(pool, worker.process_limited, 1, summary)
 
 
 @contextmanager
 def _on_a_cluster(worker: ImageWorker, count: int | None, batch: int | None) -> Iterator[Workers]:
     from convline.jobs.ray_cluster import actors
 
-    with actors(worker, count, batch) as (pool, device, batch, count):
-        summary = Summary(device, batch, f"{count} Ray actors")
-        yield Workers(pool, worker.process, INPUTS_PER_TASK, summary)
+    with actors(worker, count, batch) as (pool, sizes, count):
+        summary = Summary(sizes.device, sizes.batch, f"{count} Ray actors")
+        yield Workers(pool, worker.process, sizes.task, summary)
 
 
 def _process_alone(worker: ImageWorker, task: Task) -> list[EncodedBatch]:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from convline.errors import ServeError
-from convline.jobs.batch_size import BATCH_SIZES
 from convline.jobs.pool import WorkerPool
 from convline.runtime.host import usable_cores
 
@@ -32,9 +31,8 @@ class _Actor:
         return self.worker.process(task)
 
 
-def _measure(worker: Any, batch: int | None) -> tuple[str, int]:
-    batch, _ = worker.measure(batch, 1, BATCH_SIZES)
-    return worker.model.device, batch
+def _choose_sizes(worker: Any, batch: int | None) -> Any:
+    return worker.choose_sizes(batch)
 
 
 class RayPool(WorkerPool):
@@ -74,10 +72,8 @@ class RayPool(WorkerPool):
 
 
 @contextmanager
-def actors(
-    worker: Any, count: int | None, batch: int | None
-) -> Iterator[tuple[RayPool, str, int, int]]:
-    """Yield (pool, device in words, batch size, number of actors).
+def actors(worker: Any, count: int | None, batch: int | None) -> Iterator[tuple[RayPool, Any, int]]:
+    """Yield (pool, the worker's `Sizes`, number of actors).
 
     The cluster is that of RAY_ADDRESS, or one of this machine. A count of None is one actor on each
     GPU if the cluster has any and the device is not cpu, else one on each core.
@@ -100,9 +96,10 @@ def actors(
         if not 1 <= count <= most:
             expected = f"{count} workers asked for, the cluster bears {most}"
             raise ServeError(f"--cluster: {expected}; lower --workers")
-        remote_measure = ray.remote(**needs)(_measure).remote
-        device, worker.batch = ray.get(remote_measure(ray.put(worker), batch))
+        choose = ray.remote(**needs)(_choose_sizes).remote
+        sizes = ray.get(choose(ray.put(worker), batch))
+        worker.batch = sizes.batch
         with RayPool(ray.put(worker), count, needs) as pool:
-            yield pool, device, worker.batch, count
+            yield pool, sizes, count
     finally:
         ray.shutdown()

@@ -1,10 +1,13 @@
-"""The parts of workers: bound batches, the measured batch size, usable cores; and `convline.load`
-in Python.
+"""The parts of workers: bound batches, the choice of the batch size, active workers, usable cores;
+and `convline.load` in Python.
 """
 
 import os
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import convline
@@ -14,10 +17,19 @@ import tiny
 from convline.errors import DeviceMemoryError
 from convline.images.classifier import Classifier
 from convline.images.predict import PaddedRunner
-from convline.jobs.batch_size import measure_batch_size, measure_workers
-from convline.jobs.image_job import answer_sources
+from convline.jobs.active_workers import ActiveWorkers
+from convline.jobs.batch_size import (
+    BATCH_SIZES,
+    choose_batch_size,
+    choose_task_size,
+    measure_batch_size,
+    time_image,
+)
+from convline.jobs.image_job import DEFAULTS, ImageWorker, answer_sources
 from convline.loading import load_file
-from convline.runtime.host import usable_cores
+from convline.model_file.onnx_file import read_model_file
+from convline.runtime.batches import batched
+from convline.runtime.host import shares_cores, usable_cores
 from convline.runtime.sources import Source
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,20 +96,115 @@ def test_a_single_image_that_does_not_fit_is_an_error() -> None:
             measure_batch_size(full, 2, sizes)
 
 
-def test_workers_are_halved_if_fewer_are_faster() -> None:
-    """Work that one lock serialises and that waiting makes slower, compared with work that sleeps
-    in parallel.
+@pytest.mark.parametrize(
+    ("image_s", "megabytes", "batch", "task"),
+    [
+        (80e-6, 0.26, 64, 128),  # LeNet-5: the rows and the call of a batch cost as much as images
+        (0.9e-3, 1.1, 16, 96),  # ResNet-20
+        (8e-3, 14, 4, 12),  # mobilenet_v2
+        (7e-3, 5, 4, 12),  # squeezenet1_1
+        (23e-3, 245, 8, 8),  # AlexNet: reading the weights takes as long as an image
+        (75e-3, 102, 4, 4),  # ResNet-50
+        (130e-3, 553, 4, 4),  # VGG-16: a larger batch would leave workers idle at the end
+        (2.0, 180, 4, 4),  # a detector
+    ],
+)
+def test_the_batch_is_the_least_whose_overhead_is_small(
+    image_s: float, megabytes: float, batch: int, task: int
+) -> None:
+    """Networks as they were timed (seconds of one image on a core, weights)."""
+    assert choose_batch_size(image_s, int(megabytes * 1e6)) == batch
+    assert choose_task_size(image_s, batch) == task
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_no_bad_second_chooses_the_batch(bad: int) -> None:
+    """Each of the trials takes 80 us, but one is stopped for a second."""
+    seconds = [1.0 if trial == bad else 8e-5 for trial in range(3)]
+    ran: list[int] = []
+    clock = chain.from_iterable((100.0, 100.0 + second) for second in seconds).__next__
+    assert choose_batch_size(time_image(ran.append, clock), 255_747) == 64
+    assert ran == [1, 1, 1]
+
+
+def run_limited(batch_s: Callable[[int, int], float], batches: int) -> list[int]:
+    """Return the limit of four workers at each batch of one image.
+
+    batch_s: the seconds of a batch by its number and the active workers, which share the clock.
     """
-    lock, waiting = threading.Lock(), []
+    now, limits = 0.0, []
+    workers = ActiveWorkers(4, lambda: now)
+    for n in range(batches):
+        limits.append(workers.limit)
+        with workers.one(1):
+            now += batch_s(n, workers.limit) / workers.limit
+    return limits
 
-    def crowded(n: int) -> None:
-        waiting.append(n)
-        with lock:
-            time.sleep(0.004 * len(waiting))
-            waiting.pop()
 
-    assert measure_workers(crowded, 4, 1) < 4
-    assert measure_workers(lambda n: time.sleep(0.02), 4, 1) == 4
+def test_all_workers_stay_active_unless_half_are_faster_in_every_turn() -> None:
+    """Phases of 12 batches; the first two, of all and of half, decide for all, and then it rests.
+
+    A slow second in a phase of all workers decides nothing, because the next turn contradicts it.
+    """
+    equal = run_limited(lambda n, active: 1.0, 1000)
+    assert equal[:36] == [4] * 12 + [2] * 12 + [4] * 12 and equal.count(2) == 2 * 12
+    noisy = run_limited(lambda n, active: 9.0 if n < 12 else 1.0, 1000)
+    assert set(noisy[:12]) == {4} and set(noisy[48:700]) == {4} and noisy.count(2) == 3 * 12
+    crowded = run_limited(lambda n, active: active**1.5, 1000)
+    assert set(crowded[60:800]) == {2}
+
+
+def test_a_choice_of_workers_is_corrected() -> None:
+    """Half are faster until batch 500, as beside another job; later all are."""
+    limits = run_limited(lambda n, active: active**1.5 if n < 500 else 1.0, 3000)
+    assert limits[499] == 2 and limits[-1] == 4 and limits[1000:].count(2) < 100
+
+
+def test_rows_do_not_depend_on_the_choice(
+    classifier: Path, shades: tuple[Classifier, dict[str, str]]
+) -> None:
+    """The bytes of the table are the same for every batch size, and for half of the workers."""
+    file, sources = read_model_file(classifier), [*map(Source, [*shades[1]] * 40)]
+    tables = set()
+    for batch in (1, *BATCH_SIZES):
+        worker = ImageWorker(file, "cpu", DEFAULTS, "-", batch=batch, active=ActiveWorkers(4))
+        worker.active.limit = 2 if batch == 4 else 4
+        parts = worker.process_limited([*batched(sources, batch)])
+        tables.add(b"".join(part.encoded for part in parts))
+        assert worker.choose_sizes(None).batch in BATCH_SIZES
+        sizes = worker.choose_sizes(batch)
+        assert sizes.batch == batch and sizes.task % batch == 0
+    assert len(tables) == 1
+
+
+def test_active_workers_never_exceed_the_limit() -> None:
+    workers, active, most = ActiveWorkers(4), [], 0
+    workers.limit = 2
+
+    def work(_: int) -> None:
+        nonlocal most
+        with workers.one(1):
+            active.append(1)
+            most = max(most, len(active))
+            time.sleep(0.002)
+            active.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(10)))
+    assert most == 2
+
+
+def test_cores_that_share_a_physical_core(tmp_path: Path) -> None:
+    """Two allowed cores with one list of siblings; none where Linux tells nothing."""
+    names = str(tmp_path / "cpu{}")
+    assert not shares_cores(names)
+    allowed = sorted(os.sched_getaffinity(0))
+    for core in allowed:
+        Path(names.format(core)).write_text(f"{core}\n")
+    assert not shares_cores(names)
+    for core in allowed:
+        Path(names.format(core)).write_text("0-1\n")
+    assert shares_cores(names) == (len(allowed) > 1)
 
 
 def test_the_api_accepts_every_form_of_an_image(classifier: Path, tmp_path: Path) -> None:
