@@ -21,14 +21,14 @@ from benchmarks.gpu import carried
 from benchmarks.gpu.clock import Facts, Here, attempt
 from pipeline.data import dataset
 from pipeline.network import build as network
-from pipeline.params.schema import ImageData, Recipe, TorchvisionSet
+from pipeline.params.schema import ImageData, Recipe
 from pipeline.train import augment, averaging, device, loop, mixing
 from pipeline.train.batches import Batches
 from pipeline.train.checkpoint import State
 
 STEPS = 3
 CPU = ("lenet5-digits", "dilated-waves", "resnet20-digits")  # at their small size
-CLASSES = {"CIFAR100": 100, "ImageNet": 1000}  # of torchvision's sets; ten otherwise
+CLASSES = {"imagenet": 1000}  # of data sets that are not here; ten otherwise
 COLUMNS = {"csv": 7}  # of the series of a source; one otherwise
 WORDS, LONGEST = 20, 8  # of captions
 
@@ -102,8 +102,7 @@ def like(recipe: Recipe) -> dataset.Data:
     block = recipe.data
     if isinstance(block, ImageData):
         spec = block.spec
-        name = spec.name if isinstance(spec, TorchvisionSet) else ""
-        classes = CLASSES.get(name, len(getattr(spec, "classes", None) or range(10)))
+        classes = CLASSES.get(block.set, len(getattr(spec, "classes", None) or range(10)))
         rule = block.image_rule
         about = {
             "task": block.task,

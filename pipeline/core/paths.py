@@ -17,6 +17,11 @@ def located(path: str, variable: str = "DATA_ROOT") -> Path:
     return Path(root).expanduser() / path if root and not direct.exists() else direct
 
 
+def named_root(variable: str) -> str:
+    """Return the name of the variable, as errors give it: with a word where it is not set."""
+    return variable if os.environ.get(variable) else f"{variable}, which is not set"
+
+
 def weights_path(file: str) -> Path | None:
     """Return the file of published weights, here or below TORCH_HOME; None for `imagenet`."""
     if file == "imagenet":
@@ -24,5 +29,6 @@ def weights_path(file: str) -> Path | None:
     path = located(file, "TORCH_HOME")
     if not path.is_file():
         cure = "put the state dict there, or leave it out"
-        raise StageError(f"weights: {file} is not here nor below TORCH_HOME; {cure}")
+        where = f"not here nor below {named_root('TORCH_HOME')}"
+        raise StageError(f"weights: {file} is {where}; {cure}")
     return path

@@ -90,7 +90,7 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
     if not path.is_file():
         raise StageError(f"data.csv: {path} is not a file; give the path of a CSV in params.yaml")
     keys = [name for name in (spec.time, spec.id, "ds", "unique_id") if name]
-    long = is_long(path)
+    long = is_long(path, keys, spec.columns)
     parts = open_pieces(path, keys, spec.columns) if long else iter([open_file(path, keys=keys)])
     file = next(parts)
     require_header(path, file.header)

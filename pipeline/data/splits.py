@@ -19,7 +19,7 @@ from pipeline.core.errors import StageError
 Packed = Member | Cell  # the position of a file in a tar, or of an image in a Parquet file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each photo
 class Sample:
     """One labelled image: a file, a packed file or a decoded image, and an id that is unique in the
     dataset.

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pipeline.core import digest as code
 from pipeline.core.errors import ParamsError
-from pipeline.core.stage import run, stage_line
+from pipeline.core.stage import note, run, stage_line
 from pipeline.params.load import (
     CLAIMS,
     CODE,
@@ -30,11 +30,11 @@ from pipeline.params.load import (
     OUT,
     SCRATCH,
     Params,
-    at_hand,
     keep_record,
     lay_out,
     lay_out_study,
     load,
+    missing_files,
 )
 
 
@@ -57,7 +57,7 @@ def main() -> None:
             " none"
         )
     if sys.argv[1:] == ["--names"]:
-        absent = [name for name, recipe in params.models.items() if not at_hand(recipe)]
+        absent = [name for name, recipe in params.models.items() if missing_files(recipe)]
         if absent:
             print(
                 f"left out: {', '.join(absent)}: not below DATA_ROOT or TORCH_HOME", file=sys.stderr
@@ -71,7 +71,18 @@ def main() -> None:
         return
     with stage_line("params") as summarize:
         write_files(params)
+        tell_missing_files(params)
         summarize(f"entries: {len(params.line)}, studies: {len(params.line_studies)}")
+
+
+def tell_missing_files(params: Params) -> None:
+    """Name the entries and studies whose own stages will fail for want of data or weights."""
+    made = {name: params.models[name] for name in params.line}
+    made |= {name: params.models[params.studies[name].recipe] for name in params.line_studies}
+    for name, recipe in made.items():
+        if missing := missing_files(recipe):
+            cure = "put it there, or take the name out of the line; the others are made"
+            note(f"{name} cannot be made: {', and '.join(missing)}; {cure}")
 
 
 def write_files(params: Params) -> None:

@@ -285,23 +285,29 @@ R = TypeVar("R", bound=schema.Training)
 
 
 def in_environment(params: Params, recipe: R) -> R:
-    """Return the recipe with what its training depends on besides: device, threads and code."""
+    """Return the recipe with what its training depends on besides: device, threads and code.
+
+    Weights that are not on this machine are left out: stage train, which needs them, says so.
+    """
     files = code.architecture_files(recipe.arch)
     if recipe.head:  # here, not in dvc.yaml: a change reruns only the entries that have a head
         files += [path for path in map(code.module_file, code.HEAD_MODULES) if path]
-    if recipe.weights and (path := paths.weights_path(recipe.weights.file)):
+    if recipe.weights and (path := paths.located(recipe.weights.file, "TORCH_HOME")).is_file():
         files.append(path)
     common = {key: getattr(params, key) for key in ("device", "deterministic", "threads")}
     return recipe.updated(**common, code=code.hash_files(*files))
 
 
-def at_hand(recipe: Recipe) -> bool:
-    """Return whether the data and the weights that a recipe names are on this machine."""
-    files = [paths.located(path)] if (path := getattr(recipe.data.spec, "path", None)) else []
-    weights = recipe.weights
-    if weights and weights.file != "imagenet":
-        files.append(paths.located(weights.file, "TORCH_HOME"))
-    return all(path.exists() for path in files)
+def missing_files(recipe: Recipe) -> list[str]:
+    """Return the data and the weights that a recipe names and that are not on this machine."""
+    named = [(path, "DATA_ROOT")] if (path := getattr(recipe.data.spec, "path", None)) else []
+    if recipe.weights and recipe.weights.file != "imagenet":
+        named.append((recipe.weights.file, "TORCH_HOME"))
+    return [
+        f"{path} is not here nor below {paths.named_root(variable)}"
+        for path, variable in named
+        if not paths.located(path, variable).exists()
+    ]
 
 
 def leftovers(record: list[str], known: list[str]) -> list[Path]:

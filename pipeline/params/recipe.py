@@ -43,6 +43,7 @@ DATA_KEYWORDS = {
 LAYOUT = ("layout", "longest_side", "shard_mb", "on_undecodable", "max_skipped")
 # Keys that change nothing, unless another key of their block has one of these values.
 EFFECTIVE = (
+    ("data", "longest_side", "layout", ("shards", "auto")),
     ("data", "shard_mb", "layout", ("shards", "auto")),
     ("data", "max_skipped", "on_undecodable", ("skip",)),
     ("train.augment", "magnitude", "policy", ("randaugment",)),
@@ -332,8 +333,6 @@ def check_layout(place: str, recipe: EntryRecipe, data: ImageData) -> None:
     """Refuse shards where they cannot be, and keys of stage data that would change nothing."""
     if data.layout == "shards" and (reason := needs_array(recipe, data)):
         raise ParamsError(f"{place}.data.layout: expected array, since {reason}, got shards")
-    if data.layout == "array" and data.longest_side is not None:
-        raise ParamsError(f"{place}.data.longest_side: it is for layout: shards; leave it out")
     if data.task != "classification" and data.on_undecodable == "skip":
         what = f"expected error for {data.task}, whose targets are counted, got skip"
         raise ParamsError(f"{place}.data.on_undecodable: {what}")
@@ -445,8 +444,18 @@ def class_count(spec: Any) -> int | None:
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
-    """Return `base` with the keys of `over`, merged mapping by mapping; `augment` is replaced."""
+    """Return `base` with the keys of `over`, merged mapping by mapping; `augment` is replaced.
+
+    A key of `data:` that `over` leaves without effect is dropped: `layout: array` over shards needs
+    no word about `shard_mb`, which would be refused and which no layer could take away.
+    """
     merged = copy.deepcopy(base)
+    for block, key, other, values in EFFECTIVE:
+        above = over.get(block)
+        if isinstance(above, dict) and above.get(other, values[0]) not in values:
+            below = merged.get(block)
+            if isinstance(below, dict):
+                below.pop(key, None)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "augment"
         merged[key] = overlay(merged[key], value) if both else copy.deepcopy(value)

@@ -19,8 +19,8 @@ PLAIN = {"epochs": 1, "batch": 10, "lr": 1e-4, "schedule": "constant", "steps": 
 
 
 def reduce(content: dict[str, Any], names: list[str]) -> None:
-    """Replace MNIST, CIFAR-10 and Imagenette by a few digits, and hundreds of epochs by one."""
-    for name in ("mnist-full", "cifar10", "imagenette"):
+    """Replace MNIST, CIFAR-10 and ImageNet by a few digits, and hundreds of epochs by one."""
+    for name in ("mnist-full", "cifar10", "imagenet"):
         content["data"][name] = {"source": "digits", "validation": 20, "test": 20, "per_class": 3}
     content["line"], content["line_studies"] = dict.fromkeys(names, "scratch"), []
     content["check"] |= {"random": 8, "batches": [1], "threads": [], "seconds": 0.0}

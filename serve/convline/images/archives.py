@@ -24,7 +24,7 @@ ARCHIVE_ERRORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each photo
 class Member:
     """The position of one file in an archive."""
 

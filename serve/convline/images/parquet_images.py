@@ -18,7 +18,7 @@ SUFFIX = ".parquet"
 MAX_BYTES = 2**30  # of a row group's images, as the footer declares; each worker holds one group
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each photo
 class Cell:
     """The position of an image: a row of the file, which is row `place` of a row group."""
 

@@ -47,14 +47,30 @@ class ParquetPiece(ParquetTable):
         """Accept: a piece is never large."""
 
 
-def is_long(path: Path) -> bool:
-    """Return whether a file is read in pieces."""
-    if path.stat().st_size > LONG:
-        return True
+def is_long(path: Path, keys: Collection[str], columns: Sequence[str] | None = None) -> bool:
+    """Return whether a file is read in pieces, with the options of `open_pieces`.
+
+    Of Parquet only the columns that are read count, in 8 bytes a cell or in the bytes of a file
+    without compression: text may take more.
+    """
     if not is_parquet(path):
-        return False
+        return path.stat().st_size > LONG
     table = open_parquet(path)
-    return bool(8 * table.file.metadata.num_rows * len(table.header) > LONG)
+    used, about = set(columns_read(table, keys, columns)), table.file.metadata
+    groups = (about.row_group(k) for k in range(about.num_row_groups))
+    chunks = (group.column(k) for group in groups for k in range(about.num_columns))
+    size = sum(
+        one.total_uncompressed_size for one in chunks if one.path_in_schema.split(".")[0] in used
+    )
+    return bool(max(size, 8 * about.num_rows * len(used)) > LONG)
+
+
+def columns_read(
+    table: ParquetTable, keys: Collection[str], columns: Sequence[str] | None
+) -> list[str]:
+    """Return the names of the columns that are read, in the order of the file."""
+    values = {*(table.numeric(table.header) if columns is None else columns)}
+    return [name for name in table.header if name in values or name in keys]
 
 
 def open_pieces(
@@ -76,8 +92,7 @@ def parquet_pieces(
     import pyarrow
 
     table, first = open_source(path), 0
-    values = {*(table.numeric(table.header) if columns is None else columns)}
-    names = [name for name in table.header if name in values or name in keys]
+    names = columns_read(table, keys, columns)
     with pyarrow_errors(table.where):
         for batch in table.file.iter_batches(max(1, cells // max(1, len(names))), columns=names):
             read = {name: pyarrow.chunked_array([batch.column(name)]) for name in names}

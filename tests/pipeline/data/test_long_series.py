@@ -37,7 +37,7 @@ def read(
             monkeypatch.setattr(pieces, "LONG", long)
             monkeypatch.setattr(pieces, "PIECE", 300)
             monkeypatch.setattr(long_series, "IN_MEMORY", 0)
-            assert pieces.is_long(path) == (not long)
+            assert pieces.is_long(path, ()) == (not long)
             try:
                 found.append(series_sources.series(spec, 3, 2))
             except InputError as error:
@@ -224,6 +224,26 @@ def test_columns_of_parquet_that_no_series_has_are_not_read(tmp_path: Path) -> N
     assert parts[0].encoded("note")[1] == [f"n{k}" for k in range(20)]
     with pytest.raises(ValueError, match="note"):
         parts[1].encoded("note")
+
+
+def test_only_columns_that_are_read_make_a_parquet_file_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 rows of two columns in 8 bytes a cell are 1,440 bytes; a third is long text that no series
+    has. Text that is read counts by its bytes; a CSV, which is parsed whole, by the file's.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {"ds": np.arange(90), "note": [f"{k:0500d}" for k in range(90)], "y": np.ones(90)}
+    parquet.write_table(pyarrow.table(columns), path := tmp_path / "wide.parquet")
+    monkeypatch.setattr(pieces, "LONG", 2000)
+    assert path.stat().st_size > 2000 and not pieces.is_long(path, ["ds"])
+    assert not pieces.is_long(path, ["ds"], ["y"]) and pieces.is_long(path, ["note"], ["y"])
+    monkeypatch.setattr(pieces, "LONG", 1439)
+    assert pieces.is_long(path, ["ds"]) and not pieces.is_long(path, [], ["y"])
+    (csv := tmp_path / "wide.csv").write_text("ds,y\n" + "1,2\n" * 400)
+    assert pieces.is_long(csv, ["ds"], ["y"])
 
 
 def test_a_long_file_is_read_in_the_memory_of_a_piece(

@@ -89,6 +89,22 @@ def test_what_is_built_on_a_backbone_keeps_its_own_images(resolved: Resolve) -> 
     assert built_on("own", TRANSFERS | {"base": base, "own": own})["data"]["layout"] == "shards"
 
 
+def test_an_array_laid_over_shards_drops_their_keys(resolved: Resolve) -> None:
+    """A layer cannot take a key away, so what `layout: array` leaves without effect goes with it;
+    what stands beside `layout: array` is still refused.
+    """
+    keys = {"layout": "shards", "shard_mb": 2.0, "longest_side": 64}
+    sharded = load.overlay(IMAGE_RECIPE, {"data": keys})
+    plain = resolved(IMAGE_RECIPE).data
+    assert resolved(sharded, data={"layout": "array"}).data == plain
+    assert resolved(sharded, data={"layout": "auto"}).data.shard_mb == 2.0  # type: ignore[union-attr]
+    with pytest.raises(ParamsError, match=r"data.shard_mb: it is for layout: shards; leave it out"):
+        resolved(sharded, data={"layout": "array", "shard_mb": 3.0})
+    skipping = {"on_undecodable": "skip", "max_skipped": 0.5}
+    over = resolved(load.overlay(sharded, {"data": skipping}), data={"on_undecodable": "error"})
+    assert over.data.max_skipped == plain.max_skipped  # type: ignore[union-attr]
+
+
 def test_a_study_trains_on_arrays(workspace: Path) -> None:
     study = {
         "claim": "none",

@@ -457,7 +457,7 @@ def test_an_override_changes_its_own_key_alone(workspace: Path) -> None:
     for key in (
         "models.alexnet-digits.full.train.lr",
         "models.vgg16-digits.train.epochs",
-        "models.vgg13-digits.full.train.augment.shift",
+        "models.vgg13-digits.full.train.augment.colour",
         "++models.vgg11-digits.full.train.patience",
     ):
         path = copy_params(workspace)
@@ -554,6 +554,34 @@ def test_the_stage_lays_out_each_entry(workspace: Path) -> None:
         ParamsError, match="nobody: no resolved recipe in out/params; put the name under `line:`"
     ):
         params.entry("nobody", DataPart)
+
+
+def test_an_entry_without_its_weights_is_named_and_the_others_are_laid_out(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the weights are, the digest that stage train depends on is theirs, too."""
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    weights = {"file": "far.pth", "licence": "own"}
+    content = changed("models", "far", to=changed(*TINY, "weights", to=weights)["models"]["tiny"])
+    content["models"]["far"]["train"]["epochs"] = 0
+    content["models"]["folder"] = changed(*TINY, "data", "set", to="mine")["models"]["tiny"]
+    sets = SETS | {"mine": {"source": "folder", "path": "photos", "licence": "own"}}
+    line = dict.fromkeys(("tiny", "far", "folder"), "scratch")
+    write({**content, "data": sets, "line": line, "line_studies": []})
+    told = stage(workspace)
+    cure = "put it there, or take the name out of the line; the others are made"
+    assert told.returncode == 0
+    assert [text for text in told.stderr.splitlines() if "cannot" in text] == [
+        "far cannot be made: far.pth is not here nor below TORCH_HOME, which is not set; " + cure,
+        "folder cannot be made: photos is not here nor below DATA_ROOT, which is not set; " + cure,
+    ]
+    files = {name: Path("out/params", name, "train.json") for name in line}
+    before = {name: json.loads(file.read_text())["code"] for name, file in files.items()}
+    Path("far.pth").write_bytes(b"weights")
+    assert "far cannot" not in stage(workspace).stderr
+    after = {name: json.loads(file.read_text())["code"] for name, file in files.items()}
+    assert before["far"] != after["far"] and before["tiny"] == after["tiny"]
 
 
 def test_what_a_renamed_entry_leaves_is_named_and_kept(
