@@ -34,7 +34,8 @@ def serve_images(request: Request, *options: str) -> list[ServedImage]:
     with (request.data / "raw.csv").open(newline="", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
     paths = [request.data / line["file"] for line in listed]
-    place = ["--device", request.device, "--variant", request.variant, *options]
+    place = ["--device", request.device, "--engine", "onnxruntime"]
+    place += ["--variant", request.variant, *options]
     output = ["-o", str(request.output)]
     run_infer(["images", str(request.package), *map(str, paths), *place, *output])
     rows: dict[Path, list[dict[str, Any]]] = {}

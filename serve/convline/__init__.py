@@ -57,7 +57,11 @@ LATE = {
 
 
 def load(
-    model: str | Path, device: str = "auto", variant: str = "auto", sha256: str | None = None
+    model: str | Path,
+    device: str = "auto",
+    variant: str = "auto",
+    sha256: str | None = None,
+    engine: str = "onnxruntime",
 ) -> "AnyModel":
     """Open a model: an .onnx file, a package folder, or the name of a package.
 
@@ -66,17 +70,20 @@ def load(
     variant: fp32, int8, fp16, or auto for the one that the package recommends; `model.variant`
     states the choice and its reason.
     sha256: the hash that the file must have, in hex.
+    engine: onnxruntime, openvino (which also has the variant bf16, on the CPU), or auto for the one
+    that the package recommends for many inputs, if it is installed.
     ModelFileError if the file cannot be trusted, DeviceError if the device is not there.
     """
     from convline.loading import load_file  # numpy and onnxruntime: not for `infer --help`
     from convline.model_file.registry import find_model
+    from convline.runtime.engine import choose_engine
     from convline.runtime.session import choose_device
 
-    path, expected, why = find_model(
-        str(model), choose_device(device), variant, sha256.lower() if sha256 else None
-    )
-    loaded = load_file(path, device, sha256=expected)
-    loaded.variant = why or loaded.variant
+    place = choose_device(device, engine, variant)
+    chosen, variant, words = choose_engine(str(model), place, variant, engine)
+    path, expected, why = find_model(str(model), place, variant, sha256.lower() if sha256 else None)
+    loaded = load_file(path, device, sha256=expected, engine=chosen)
+    loaded.variant = words or why or loaded.variant
     return loaded
 
 

@@ -91,7 +91,7 @@ def test_models_import_torch_only() -> None:
 
 
 def test_serve_imports_what_its_wheel_declares() -> None:
-    declared = {"numpy", "PIL", "click", "onnxruntime", "pyarrow", "ray", "convline"}
+    declared = {"numpy", "PIL", "click", "onnxruntime", "openvino", "pyarrow", "ray", "convline"}
     for path in (ROOT / "serve").rglob("*.py"):
         assert imports(path) <= declared | set(sys.stdlib_module_names), path
 

@@ -23,7 +23,7 @@ def serve(request: Request) -> dict[str, Any]:
     target, forecast = request.checked["target"], request.predictions  # (M, S, D) of raw windows
     columns = request.about["forecast"].get("columns", request.about["columns"])
     files = sorted(map(str, (request.data / "raw").glob("*.csv")))
-    place = ["--device", request.device, "-o", str(output)]
+    place = ["--device", request.device, "--engine", "onnxruntime", "-o", str(output)]
     run_infer(["series", str(request.package), *files, *place])
     rows = read_rows(output)
     ok = [row for row in rows if row["status"] in ("ok", "out-of-range")]

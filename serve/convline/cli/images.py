@@ -108,7 +108,7 @@ def images(
     from convline.images.sources import ImageSources
     from convline.jobs.image_job import answer_images
 
-    file = read_model(choice, "images")
+    file, device, engine = read_model(choice, "images")
     answer_options = _answer_options(file, asked, paths)
     sources = ImageSources(paths, sys.stdin.buffer, nul=nul, live=output == "-")
     progress, started = messages.Progress("images"), time.perf_counter()
@@ -120,9 +120,9 @@ def images(
 
     with messages.advice_on_interrupt(messages.resume_advice(output)):
         done = answer_images(
-            file, choice.device, sources, output, stdout_bytes(), options=answer_options,
-            batch=batch, workers=workers, resume=resume, table_format=form, cluster=cluster,
-            watch=show,
+            file, device, sources, output, stdout_bytes(), options=answer_options,
+            engine=engine, batch=batch, workers=workers, resume=resume, table_format=form,
+            cluster=cluster, watch=show,
         )  # fmt: skip
     progress.clear()
     messages.note_skipped_and_resumed(sources.skipped, done.resumed)
@@ -224,7 +224,7 @@ def _answer_options(
 @options.NUL
 @options.QUIET
 @options.STRICT
-@options.model_choice
+@options.file_choice
 def explain(
     choice: ModelChoice, paths: tuple[str, ...], output: str, method: str | None,
     nul: bool, strict: bool, **method_options: Any,
@@ -254,7 +254,7 @@ def explain(
     from convline.jobs.writers import open_table
 
     require_folder_apart("--output", output, [path for path in paths if path != "-"])
-    file = read_model(choice, "images")
+    file = read_model(choice, "images").file
     method = method or ("saliency" if file.has_gradient else "occlusion")
     model = explainer(file, method, choice.device)
     messages.note(f"device: {model.device}; method: {method}")

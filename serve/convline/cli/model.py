@@ -50,7 +50,7 @@ def info(model: str, as_json: bool, variant: str, sha256: str | None) -> None:
     """
     from convline.report.describe import describe_model
 
-    file = read_model(ModelChoice(model, "auto", variant, sha256), None)
+    file = read_model(ModelChoice(model, "auto", variant, sha256), None).file
     _print(file.json, lambda _: describe_model(file), as_json)
 
 

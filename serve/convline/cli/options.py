@@ -13,6 +13,7 @@ from convline.cli.completion import complete_model
 from convline.cli.error_handling import OUTPUT_KEY
 from convline.cli.messages import QUIET_KEY, note
 from convline.cli.open_model import ModelChoice
+from convline.runtime.engine import ENGINES
 
 if TYPE_CHECKING:
     from convline.loading import AnyModel
@@ -54,6 +55,20 @@ VARIANT = click.option(
     default="auto",
     help="Precision, if the package holds several. auto: the one that the package recommends for "
     "the device; the choice is printed.",
+)
+VARIANT_OR_BF16 = click.option(
+    "--variant",
+    type=click.Choice(["auto", "fp32", "int8", "fp16", "bf16"]),
+    default="auto",
+    help="Precision, if the package holds several. auto: the one that the package recommends for "
+    "the device; the choice is printed. bf16: the fp32 file, by OpenVINO in bfloat16.",
+)
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["auto", *ENGINES]),
+    default="auto",
+    help="What computes the network. auto: OpenVINO where it is installed and the package "
+    "recommends it, else onnxruntime; the choice is printed.",
 )
 SHA256 = click.option(
     "--sha256",
@@ -133,7 +148,14 @@ COLUMNS = (
 
 
 def model_choice(command: Command) -> Command:
-    """Add --device, --variant and --sha256; with MODEL they become one argument, `choice`."""
+    """Add --device, --variant, --engine and --sha256; with MODEL they become one argument,
+    `choice`."""
+    added = DEVICE, VARIANT_OR_BF16, ENGINE, SHA256
+    return _as_one_argument(command, "choice", ModelChoice, added)
+
+
+def file_choice(command: Command) -> Command:
+    """Add what `model_choice` adds, for a command that onnxruntime alone can run."""
     return _as_one_argument(command, "choice", ModelChoice, (DEVICE, VARIANT, SHA256))
 
 
@@ -149,7 +171,7 @@ def _as_one_argument(
 
     @functools.wraps(command)
     def with_one_argument(**values: Any) -> Any:
-        fields = {field: values.pop(field) for field in kind._fields}
+        fields = {field: values.pop(field) for field in kind._fields if field in values}
         return command(**values, **{name: kind(**fields)})
 
     decorated: Command = with_one_argument

@@ -34,6 +34,7 @@ from convline.loading import open_model
 from convline.model_file.document import ImageDocument
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
+from convline.runtime.engine import ONNXRUNTIME, Engine
 from convline.runtime.host import shares_cores, usable_cores
 from convline.runtime.session import choose_device
 from convline.runtime.sources import WAIT, Source
@@ -65,13 +66,18 @@ class ImageWorker:
     target: str
     table_format: str = "csv"
     batch: int = SMALL_BATCH
+    engine: Engine = ONNXRUNTIME
+    streams: int = 1  # threads that run this worker at the same time
     decoders: WorkerPool | None = None  # processes that decode for a worker that is a thread
     active: ActiveWorkers | None = None  # limits how many threads run at once
 
     @cached_property
     def model(self) -> ImageModel[Any]:
         # One thread per operator, without spinning: the workers themselves fill the cores.
-        model = open_model(self.file, self.device, threads=1, spinning=False)
+        model = open_model(
+            self.file, self.device, engine=self.engine,
+            threads=1, spinning=False, streams=self.streams,
+        )  # fmt: skip
         assert isinstance(model, ImageModel)
         return model
 
@@ -176,9 +182,9 @@ class Workers(NamedTuple):
 
 def answer_images(
     file: ModelFile, device: str, sources: Iterable[Source], output: str, stdout: IO[bytes], *,
-    options: Options = DEFAULTS, batch: int | None = None, workers: int | None = None,
-    resume: bool = False, table_format: str | None = None, cluster: bool = False,
-    watch: Watch = lambda summary: None,
+    options: Options = DEFAULTS, engine: Engine = ONNXRUNTIME, batch: int | None = None,
+    workers: int | None = None, resume: bool = False, table_format: str | None = None,
+    cluster: bool = False, watch: Watch = lambda summary: None,
 ) -> Summary:  # fmt: skip
     """Write the rows of each source, in order, to the file `output`, or to stdout for "-".
 
@@ -195,7 +201,9 @@ def answer_images(
     count = min(workers or usable_cores(), SMALL_BATCH if is_late else max(1, len(first)))
     if batch is None and len(first) < MANY:
         batch = SMALL_BATCH if is_late else max(1, min(SMALL_BATCH, -(-len(first) // count)))
-    worker = ImageWorker(file, device, options, output, format_of(output, table_format))
+    worker = ImageWorker(
+        file, device, options, output, format_of(output, table_format), engine=engine
+    )
     started, is_many = time.perf_counter(), len(first) == MANY
     opened: AbstractContextManager[Workers]
     if cluster:
@@ -211,7 +219,8 @@ def answer_images(
         watch(summary)
         kind = KINDS[file.task]
         columns = kind.columns(options)  # they tell top_k
-        run = {"model": file.digest, "columns": list(columns), "batch": summary.batch}
+        model = file.digest if engine == ONNXRUNTIME else f"{file.digest} by {engine}"
+        run = {"model": model, "columns": list(columns), "batch": summary.batch}
         run |= {name: getattr(options, name) for name in (*kind.OPTIONS, "draw") if name != "top_k"}
         run |= {"format": table_format} if table_format else {}
         checkpoint.require_same_run(output, run, interrupted)
@@ -291,6 +300,7 @@ def _in_threads(
         if choose_device(worker.device) == "cpu" and (is_many or can_fork()):
             worker.decoders = stack.enter_context(process_pool(count))
             worker.decoders.submit(abs, 0)  # fork now: onnxruntime will start threads
+        worker.streams = count
         worker.batch = batch or worker.choose_sizes(batch).batch
         if fewer and worker.model.kind == "cpu" and shares_cores():
             worker.active = ActiveWorkers(count)

@@ -44,7 +44,7 @@ def find_model(
     find_model("dist/lenet5-digits/")   # the same of a package folder
     find_model("lenet5.onnx")           # a file
     """
-    path = _package(model) or Path(model)
+    path = package_folder(model) or Path(model)
     why = ""
     if path.is_dir():
         best = _recommended(path, device) if variant == "auto" else variant
@@ -89,7 +89,7 @@ def names() -> list[str]:
     return [*packages()]
 
 
-def _package(model: str) -> Path | None:
+def package_folder(model: str) -> Path | None:
     """Return the folder of the package of a name, None where it is no name or there is none."""
     if "/" in model or model in ("", ".", ".."):
         return None

@@ -23,6 +23,7 @@ from convline.images.image_model import ImageModel, Options
 from convline.loading import open_model
 from convline.report.text_table import format_table
 from convline.report.workload import Array, Workload, image_workload, series_workload
+from convline.runtime.engine import BF16
 from convline.runtime.host import processor, usable_cores
 from convline.timeseries.forecaster import Forecaster
 from convline.timeseries.read_options import ReadOptions
@@ -109,6 +110,7 @@ def _measure_first_result(
     memory in bytes."""
     command = [sys.executable, "-P", "-c", FIRST_RESULT, workload.unit, str(model.file.path)]
     command += [*workload.files[: BATCHES[-1]], "--device", device, *workload.options]
+    command += ["--engine", model.engine.name, *(["--variant", BF16] if model.engine.bf16 else [])]
     path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     start = time.perf_counter()
     with subprocess.Popen(
@@ -159,7 +161,7 @@ def _inference_rates(
 
     Sizes are left out from the first that takes longer or does not fit in the device's memory.
     """
-    opened = open_model(model.file, device, threads=threads)
+    opened = open_model(model.file, device, threads=threads, engine=model.engine)
     # A network takes the same time on any day, so the calendar of the golden samples will do.
     calendar = model.document.golden.calendar
 

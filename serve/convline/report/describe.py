@@ -17,6 +17,7 @@ from convline.model_file.document import (
 from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import VARIANTS, packages, read_manifest, variant_file_name
 from convline.report.text_table import format_table
+from convline.runtime.engine import has_openvino
 from convline.runtime.session import available_devices
 from convline.terminal_text import printable_line
 
@@ -40,8 +41,10 @@ def describe_model(file: ModelFile) -> str:
         *about_input,
         *_provenance_rows(document.provenance),
         *_variant_rows(file),
+        *_engine_rows(file),
         ("golden samples", f"{len(document.golden.input)}, within {document.golden.atol:g}"),
         ("devices here", ", ".join(available_devices())),
+        ("engines here", ", ".join(("onnxruntime", *(["openvino"] if has_openvino() else [])))),
     ]
     return format_table(rows)
 
@@ -139,6 +142,16 @@ def _variant_rows(file: ModelFile) -> Rows:
             text = "; ".join(str(one).removeprefix(f"{file.name}: {name} ") for one in sentences)
             rows.append((f"variant {name}", printable_line(text, 400)))
     return rows
+
+
+def _engine_rows(file: ModelFile) -> Rows:
+    """Return what the manifest beside a model file says about its engine on each device."""
+    engines = read_manifest(file.path.parent).get("engines")
+    return [
+        (f"engine on {device}", printable_line(str(chosen.get("why")), 400))
+        for device, chosen in (engines.items() if isinstance(engines, dict) else ())
+        if isinstance(chosen, dict)
+    ]
 
 
 def list_packages() -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from convline.model_file.onnx_file import ModelFile, read_model_file
 from convline.model_file.registry import MANIFEST, find_model, supports_device
 from convline.report.text_table import format_table
 from convline.runtime import host, placement, session
+from convline.runtime.engine import ONNXRUNTIME, Engine, choose_engine, has_openvino
 
 DECODERS = {  # Pillow's feature: what it decodes
     "jpg": "JPEG",
@@ -62,6 +63,8 @@ def check(model: str | None, variant: str = "auto", sha256: str | None = None) -
             break
         exported_with = _exporter_versions(file)
         about_model += [*_check_file(file, expected), *_check_device(file, device)]
+        if device == "cpu":
+            about_model += _check_openvino(str(model), variant, sha256)
     yield from _check_packages(exported_with)
     yield from _check_machine()
     yield from dict.fromkeys(about_model)  # without repetition: two devices may take the same file
@@ -119,6 +122,8 @@ def _check_packages(exported_with: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("pyarrow", "not installed", "warning", cure)
     else:
         yield Finding("pyarrow", importlib.metadata.version("pyarrow"))
+    if has_openvino():
+        yield Finding("OpenVINO", importlib.metadata.version("openvino"))
     features = PIL.features.get_supported()
     available = [name for feature, name in DECODERS.items() if feature in features]
     missing = [name for feature, name in DECODERS.items() if feature not in features]
@@ -206,19 +211,44 @@ def _check_file(file: ModelFile, sha256: str | None) -> Iterator[Finding]:
         yield Finding("sha256", what, "warning", f"{risk}; {cure} or add --sha256")
 
 
-def _check_device(file: ModelFile, device: str) -> Iterator[Finding]:
-    """Yield how far the golden samples differ on a device, and which provider ran the nodes."""
+def _check_openvino(name: str, variant: str, sha256: str | None) -> Iterator[Finding]:
+    """Yield how far the golden samples differ under OpenVINO, or that it is recommended and not
+    there.
+    """
+    recommended, _, words = choose_engine(name, "cpu", variant, "auto", installed=True)
+    if not has_openvino():
+        if recommended != ONNXRUNTIME:
+            cure = "onnxruntime runs it, more slowly; pip install 'convline[openvino]'"
+            yield Finding("OpenVINO", f"not installed; the package has {words}", "warning", cure)
+        return
     try:
-        model = open_model(file, device)
+        engine, variant, words = choose_engine(name, "cpu", variant, "openvino")
+        path, expected, _ = find_model(name, "cpu", variant, sha256)
+        file = read_model_file(path, expected)
+    except ServeError as error:
+        yield _error_finding("OpenVINO", error)
+        return
+    if words:
+        yield Finding("OpenVINO", words)
+    yield from _check_device(file, "cpu", engine)
+
+
+def _check_device(file: ModelFile, device: str, engine: Engine = ONNXRUNTIME) -> Iterator[Finding]:
+    """Yield how far the golden samples differ on a device, and which provider ran the nodes."""
+    where = device if engine == ONNXRUNTIME else "OpenVINO"
+    try:
+        model = open_model(file, device, engine=engine)
         gap = model.replay_golden()
     except ServeError as error:
-        yield _error_finding(device, error)
+        yield _error_finding(where, error)
         return
     if placement.reports_placement(model.session):
-        yield Finding(device, f"nodes: {placement.describe_placement(model.session)}")
+        yield Finding(where, f"nodes: {placement.describe_placement(model.session)}")
     found = f"golden samples differ by {gap:.3g} at most, {model.golden_atol:.3g} is allowed"
     if gap <= model.golden_atol:  # false for nan
-        yield Finding(device, found)
+        yield Finding(where, found)
     else:
         cure = "do not serve it here; install the versions that it was exported with"
-        yield Finding(device, found, "error", cure)
+        if engine != ONNXRUNTIME:
+            cure = "pass --engine onnxruntime"
+        yield Finding(where, found, "error", cure)

@@ -96,7 +96,9 @@ def image_workload(model: ImageModel[Any], paths: Sequence[str], folder: Path) -
 
     def serve(files: Iterator[str], target: str) -> Summary:
         sources = map(Source, files)
-        return answer_images(model.file, model.kind, sources, target, sys.stdout.buffer)
+        return answer_images(
+            model.file, model.kind, sources, target, sys.stdout.buffer, engine=model.engine
+        )
 
     if paths:
         files = _usable_files(paths, ImageSources(paths, sys.stdin.buffer), measure)

@@ -19,6 +19,7 @@ from typing import Any
 
 from convline.errors import DeviceError, DeviceMemoryError, ModelFileError, ServeError
 from convline.runtime import placement
+from convline.runtime.engine import BF16, ONNXRUNTIME, Engine
 from convline.runtime.host import DRIVER, outdated_driver
 
 PROVIDERS = {
@@ -141,8 +142,10 @@ def unloadable(provider: str) -> str:
     return f"{name} cannot be loaded, {missing} is missing; {cure}"
 
 
-def choose_device(device: str) -> str:
-    """Return the device that `auto` takes here."""
+def choose_device(device: str, engine: str = "auto", variant: str = "auto") -> str:
+    """Return the device that `auto` takes here, with what --engine and --variant ask for."""
+    if device == "auto" and (engine == "openvino" or variant == BF16):
+        return "cpu"
     return device if device != "auto" else "cuda" if unusable_reason("cuda") is None else "cpu"
 
 
@@ -171,14 +174,21 @@ def open_session(
     spinning: bool = True,
     tf32: bool = False,
     cuda_graph: bool = False,
+    engine: Engine = ONNXRUNTIME,
+    streams: int = 1,
 ) -> Any:
-    """Return an onnxruntime.InferenceSession that runs on the device.
+    """Return an onnxruntime.InferenceSession that runs on the device, or one of another engine.
 
     threads: of one operator; None is onnxruntime's choice, one per physical core. spinning: False
     if several workers share the cores; waiting threads then sleep. cuda_graph: record the first
-    bound run and replay it; one shape per session.
+    bound run and replay it; one shape per session. streams: runs that go on at the same time, which
+    OpenVINO must know beforehand.
     DeviceError if the device cannot be used, ModelFileError if onnxruntime refuses the model.
     """
+    if engine.name == "openvino":
+        from convline.runtime.openvino import OpenVinoSession  # which few installations have
+
+        return OpenVinoSession(model, threads=threads, streams=streams, bf16=engine.bf16)
     ort = _onnxruntime()
     providers = providers_for(device)
     if "CUDAExecutionProvider" in providers:
@@ -254,11 +264,14 @@ def cuda_options(tf32: bool = False, cuda_graph: bool = False) -> dict[str, str]
     return options | ({"enable_cuda_graph": "1"} if cuda_graph else {})
 
 
-def describe_device(session: Any, asked: str) -> str:
+def describe_device(session: Any, asked: str, engine: Engine = ONNXRUNTIME) -> str:
     """Return the device that the session runs on, and why: "cpu (auto: no NVIDIA GPU is seen)".
 
+    Another engine than onnxruntime is named: "cpu (openvino in bf16)".
     It names operators with CPU kernels only: "cuda (TreeEnsembleClassifier on the cpu)".
     """
+    if engine != ONNXRUNTIME:
+        return f"cpu ({engine})"
     provider = session.get_providers()[0]
     device = {first: name for name, (first, *_) in PROVIDERS.items()}.get(provider, provider)
     notes = []
@@ -291,8 +304,8 @@ def more_memory() -> str:
 
 
 @contextlib.contextmanager
-def translate_errors(name: str, what: str) -> Iterator[None]:
-    """Turn errors of onnxruntime into ServeError, or DeviceMemoryError if memory is full."""
+def translate_errors(name: str, what: str, engine: str = "onnxruntime") -> Iterator[None]:
+    """Turn errors of an engine into ServeError, or DeviceMemoryError if memory is full."""
     try:
         yield
     except session_errors() as error:
@@ -300,7 +313,7 @@ def translate_errors(name: str, what: str) -> Iterator[None]:
             raise DeviceMemoryError(
                 f"{name}: the device's memory is too small for {what}; {more_memory()}"
             ) from error
-        raise ServeError(f"{name}: onnxruntime cannot run {what} ({brief(error)})") from error
+        raise ServeError(f"{name}: {engine} cannot run {what} ({brief(error)})") from error
 
 
 def session_errors() -> tuple[type[Exception], ...]:
