@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 from convline.loading import load_file, open_model
 from convline.model_file.registry import supports_device, variant_file_name
+from convline.runtime.engine import has_openvino
 from convline.runtime.session import available_devices
 from convline.timeseries.forecaster import Forecaster
 
+from pipeline.check.engines import OnnxRuntimeResult, measure_openvino
 from pipeline.check.latency import measure_file
 from pipeline.check.limits import broken_limit, document_mismatch, no_better_than_baseline
 from pipeline.check.machine import describe_machine
@@ -95,7 +97,7 @@ def check_entry(
     sentence = broken or describe_pass(checked, checks.atol, task.BEYOND)
     checked = {"passed": broken is None, "verdict": sentence, **checked}
     timings = [row for file in files if file.timing for row in file.timing["rows"]]
-    speed = {
+    speed: dict[str, Any] = {
         "machine": describe_machine(),
         "limits": {device: machine_limits(device) for device in devices},
         "rows": timings,
@@ -109,7 +111,32 @@ def check_entry(
             device: recommend_variant(device, timings, metric, variants) for device in devices
         },
     }
+    if "cpu" in devices and broken is None and measures_openvino(checks):
+        ships = [
+            "fp32",
+            *(v for v, on in variants.items() if "cpu" in on and on["cpu"]["accepted"]),
+        ]
+        beside = {
+            file.variant: OnnxRuntimeResult(file.answers, file.parity)
+            for file in files
+            if file.device == "cpu" and file.variant in ships
+        }
+        base = speed["choice"]["cpu"]["variant"]
+        speed["engines"] = {
+            "cpu": measure_openvino(
+                name, OUT / name / "export", source, x, torch_outputs, beside, base,
+                metric["name"], checks,
+            )
+        }  # fmt: skip
     return checked, speed, arrays, {variant_file_name(file.variant): file.digest for file in files}
+
+
+def measures_openvino(checks: Check) -> bool:
+    """Return whether OpenVINO is measured; StageError where it is asked for and not installed."""
+    if "openvino" in checks.engines and not has_openvino():
+        what = "check.engines: expected engines that are installed, got openvino"
+        raise StageError(f"{what}; pip install 'convline[openvino]', or leave it out")
+    return "openvino" in checks.engines or (not checks.engines and has_openvino())
 
 
 def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, TorchOutputs]:

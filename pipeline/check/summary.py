@@ -28,6 +28,9 @@ def describe_result(checked: dict[str, Any], speed: dict[str, Any]) -> str:
             if verdict["undecided"] or not verdict["accepted"]
         ]
         parts += doubts or [f"{variant} {describe_loss(lost)}"]
+    for chosen in speed.get("engines", {}).values():
+        if chosen["engine"] != "onnxruntime":
+            parts.append(f"{chosen['engine']} recommended with {chosen['variant']}")
     if not beside["better"]:
         parts.append(f"✗ {beside['sentence']}")  # last, where it is seen
     return "; ".join(parts)

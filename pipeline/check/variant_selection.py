@@ -10,6 +10,7 @@ from pipeline.evaluate.metric_catalogue import CATALOGUE
 from pipeline.params.schema import Check
 
 MIN_SPEEDUP = 1.1  # over fp32, for a recommendation: timings differ from run to run
+ROUNDED = ("fp16", "bf16")  # within a limit for every input
 FEW_IMAGES = 1000  # below this many test images the sentence says that the verdict is weak
 
 
@@ -29,10 +30,10 @@ def judge_variant(
     metric: its name; rows: of the variant's parity.
 
     int8 may lose `check.budget` of the metric. It is undecided where the test images cannot tell,
-    unless it certainly loses more: it then ships only with `check.undecided: package`. fp16 may
-    lose the budget, or two images where these are more. Its metric is no better known, but its
-    outputs must be within `check.fp16_atol` of torch's for every input, so that only images at the
-    edge between two answers can change. int8 has no such limit.
+    unless it certainly loses more: it then ships only with `check.undecided: package`. fp16 and
+    bf16 may lose the budget, or two images where these are more. Their metric is no better known,
+    but outputs must be within a limit of torch's for every input, so that only images at the edge
+    between two answers can change. int8 has no such limit.
     """
     variant, failed = rows[0]["variant"], [row for row in rows if not row["passed"]]
     undecided = False
@@ -72,8 +73,8 @@ def judge_loss(variant: str, noun: str, loss: MetricLoss, checks: Check) -> tupl
         why += f", it {found}; "
         why += f"it ships because of {asked}" if ships else f"{asked} ships it anyway"
         return True, ships, why
-    ships = loss.lost <= (max(budget, 2 / loss.n) if variant == "fp16" else budget)
-    why += f" (limit {points}{' or two images' if variant == 'fp16' else ''})"
+    ships = loss.lost <= (max(budget, 2 / loss.n) if variant in ROUNDED else budget)
+    why += f" (limit {points}{' or two images' if variant in ROUNDED else ''})"
     why += "" if ships else "; it does not ship"
     why += f", a weak verdict on {loss.n} images" if loss.counted and loss.n < FEW_IMAGES else ""
     return False, ships, why

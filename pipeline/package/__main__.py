@@ -38,8 +38,8 @@ def main() -> None:
         require_checked(
             name, models, checked, read_json(digests, made_by) if digests.exists() else {}
         )
-        choice = read_json(RESULTS / name / "speed.json", made_by)["choice"]
-        write_package(folder, models, build_manifest(models, checked, choice))
+        speed = read_json(RESULTS / name / "speed.json", made_by)
+        write_package(folder, models, build_manifest(models, checked, speed))
         left_out = ", ".join(variant for variant in checked["variants"] if variant not in variants)
         without = f"; left out: {left_out}" if left_out else ""
         summarize(f"{folder}: {', '.join(files)}{without}")

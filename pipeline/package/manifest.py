@@ -10,6 +10,7 @@ from typing import Any
 
 from convline.model_file.onnx_file import ModelFile
 from convline.model_file.registry import MANIFEST, MODEL_FILE, VARIANTS, variant_file_name
+from convline.runtime.engine import BF16
 
 from pipeline.core.errors import StageError
 from pipeline.core.files import write_json
@@ -46,11 +47,12 @@ def require_checked(
 
 
 def build_manifest(
-    models: dict[str, ModelFile], checked: dict[str, Any], choice: dict[str, Any]
+    models: dict[str, ModelFile], checked: dict[str, Any], speed: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the manifest; `files` holds the sha256 by which `infer` recognises each file.
 
-    models: by file name; checked: check.json; choice: by device, from speed.json.
+    `engines` is there where stage check measured other engines than onnxruntime, for which
+    `recommended` is. models: by file name; checked: check.json; speed: speed.json.
     """
     model = models[MODEL_FILE]
     provenance = model.json["provenance"]
@@ -62,9 +64,10 @@ def build_manifest(
         },
         "recommended": {
             device: chosen["variant"]
-            for device, chosen in choice.items()
+            for device, chosen in speed["choice"].items()
             if variant_file_name(chosen["variant"]) in models
         },
+        **recommended_engines(models, speed),
         "digest": model.digest,
         "metric": {key: checked["metric"][key] for key in ("name", "value", "low", "high", "n")},
         "verdict": checked["verdict"],
@@ -78,6 +81,18 @@ def build_manifest(
         },
         **{key: provenance[key] for key in ("licence", "revision", "versions")},
     }
+
+
+def recommended_engines(
+    models: dict[str, ModelFile], speed: dict[str, Any]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Return {"engines": {device: {"engine", "variant", "why"}}}, or {} where none was measured."""
+    engines = {
+        device: {key: chosen[key] for key in ("engine", "variant", "why")}
+        for device, chosen in speed.get("engines", {}).items()
+        if chosen["variant"] == BF16 or variant_file_name(chosen["variant"]) in models
+    }
+    return {"engines": engines} if engines else {}
 
 
 def write_package(folder: Path, models: dict[str, ModelFile], manifest: dict[str, Any]) -> None:

@@ -77,7 +77,9 @@ def prepared(task: str, document: dict[str, Any], graph: Any, y: np.ndarray, **a
     model = read_model_file("model.onnx")
     metric = {"name": "m", "value": 1, "low": 1, "high": 1, "n": 6}
     checked = {"metric": metric, "verdict": "all limits kept", "variants": {}}
-    made = manifest.build_manifest({"model.onnx": model}, checked, {"cpu": {"variant": "fp32"}})
+    made = manifest.build_manifest(
+        {"model.onnx": model}, checked, {"choice": {"cpu": {"variant": "fp32"}}}
+    )
     assert made["task"] == task
     manifest.write_package(package, {"model.onnx": model}, made)
     with (data / "raw.csv").open("w", newline="") as file:
