@@ -38,7 +38,7 @@ data:
   digits: {source: digits}
   waves: {source: waves, train: 40, validation: 20, test: 12, length: 40, season: 14, seed: 1}
 check:
-  {random: 16, batches: [1, 4], threads: [], seconds: 0.0, engines: [onnxruntime], undecided: package, int8: {methods: [MinMax], images: 32, tries: 4}}
+  {random: 16, batches: [1, 4], threads: [], seconds: 0.0, undecided: package, int8: {methods: [MinMax], images: 32, tries: 4}}
 models:
   fcnn0-digits:
     arch: fcnn

@@ -3,12 +3,12 @@
 Reads out/<entry>/export (the files, torch's outputs), out/<entry>/data and
 results/<entry>/export.json. Writes results/<entry>/check.json (parity, the task's metric with its
 interval, which variants may ship), metrics.json (its main numbers, for `dvc metrics`), speed.json
-(latency, recommended variants; not in git), and out/<entry>/check/: test.npz (predictions) and
-digests.json (of the files that were judged; stage package takes no others). Each file is tried on
-each device that can run its precision: int8 on the CPU alone. Fails when the fp32 file is damaged,
-is not of the entry's data, has outputs that are not finite, or differs from torch by more than
-`check.atol` allows, in its outputs or in its metric; when a variant has outputs that are not
-finite; with `check.baseline: refuse` when the network is no better than its best baseline.
+(latency, recommended variants and engine; not in git), and out/<entry>/check/: test.npz
+(predictions) and digests.json (of the files that were judged; stage package takes no others). Each
+file is tried on each device that can run its precision: int8 on the CPU alone. Fails when the fp32
+file is damaged, is not of the entry's data, has outputs that are not finite, or differs from torch
+by more than `check.atol` allows, in its outputs or in its metric; when a variant has outputs that
+are not finite; with `check.baseline: refuse` when the network is no better than its best baseline.
 check.json then holds the sentence. A variant that loses too much of the metric does not ship, and
 neither does int8 where the test images are too few to decide (`check.undecided`); the line goes on.
 

@@ -1,4 +1,4 @@
-"""OpenVINO beside onnxruntime, where it is installed: how far its outputs differ, what it loses of
+"""OpenVINO beside onnxruntime, with `check.engines`: how far its outputs differ, what it loses of
 the metric, how many inputs it answers in a second.
 
 The files are those that onnxruntime has passed. What is measured here decides which engine `infer`
@@ -136,16 +136,16 @@ def judge(
         worst = max(row["mean_difference"] for row in failed)
         what = f"differs from onnxruntime's int8 by {worst:.1e} on average"
         verdict["why"] = f"{name}: int8 {what} (limit {failed[0]['limit']:.1e})"
-    elif failed and variant == "fp32":
+    elif failed:
         worst = max(row["max_difference"] for row in failed)
         limit = failed[0]["limit"]
-        verdict["why"] = f"{name}: fp32 differs from torch by {worst:.1e} (limit {limit:.1e})"
+        verdict["why"] = f"{name}: {variant} differs from torch by {worst:.1e} (limit {limit:.1e})"
     elif variant == "fp32" or task.lose is None:
         worst = max(row["max_difference"] for row in rows)
         verdict["why"] = f"{name}: fp32 differs from torch by {worst:.1e}"
     else:
         loss = task.lose(fp32.answers, task.answers(model, x["test"]), source)
-        verdict = judge_variant(name, metric, rows, loss, checks)
+        verdict = judge_variant(name, metric, rows, loss, checks, refused="it is not recommended")
     return verdict | {"rows": rows}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def check_entry(
     export = read_json(RESULTS / name / "export.json", f"export@{name}")
     x, torch_outputs = read_torch_outputs(name, source)
     devices = checks.devices or available_devices()
+    with_openvino = measures_openvino(checks, devices)
     files = [
         check_file(name, device, variant, x, torch_outputs, source, export["operations"], checks)
         for device in devices
@@ -111,7 +113,7 @@ def check_entry(
             device: recommend_variant(device, timings, metric, variants) for device in devices
         },
     }
-    if "cpu" in devices and broken is None and measures_openvino(checks):
+    if with_openvino and broken is None:
         ships = [
             "fp32",
             *(v for v, on in variants.items() if "cpu" in on and on["cpu"]["accepted"]),
@@ -131,12 +133,18 @@ def check_entry(
     return checked, speed, arrays, {variant_file_name(file.variant): file.digest for file in files}
 
 
-def measures_openvino(checks: Check) -> bool:
-    """Return whether OpenVINO is measured; StageError where it is asked for and not installed."""
-    if "openvino" in checks.engines and not has_openvino():
+def measures_openvino(checks: Check, devices: Sequence[str]) -> bool:
+    """Return whether OpenVINO is measured; StageError where it is asked for and is not installed,
+    or the CPU is not among the devices.
+    """
+    asked = "openvino" in checks.engines
+    if asked and not has_openvino():
         what = "check.engines: expected engines that are installed, got openvino"
         raise StageError(f"{what}; pip install 'convline[openvino]', or leave it out")
-    return "openvino" in checks.engines or (not checks.engines and has_openvino())
+    if asked and "cpu" not in devices:
+        what = f"check.engines: openvino is for the CPU, got the devices {', '.join(devices)}"
+        raise StageError(f"{what}; add cpu to check.devices, or leave openvino out")
+    return asked or ("all" in checks.engines and has_openvino() and "cpu" in devices)
 
 
 def read_torch_outputs(name: str, source: Data) -> tuple[Inputs, TorchOutputs]:

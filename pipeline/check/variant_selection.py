@@ -23,11 +23,16 @@ def images_needed(budget: float) -> int:
 
 
 def judge_variant(
-    name: str, metric: str, rows: list[dict[str, Any]], loss: MetricLoss, checks: Check
+    name: str,
+    metric: str,
+    rows: list[dict[str, Any]],
+    loss: MetricLoss,
+    checks: Check,
+    refused: str = "it does not ship",
 ) -> dict[str, Any]:
     """Return whether a variant may ship, why, and how its metric differs from the fp32 file's.
 
-    metric: its name; rows: of the variant's parity.
+    metric: its name; rows: of the variant's parity; refused: what a refusal means, for the reason.
 
     int8 may lose `check.budget` of the metric. It is undecided where the test images cannot tell,
     unless it certainly loses more: it then ships only with `check.undecided: package`. fp16 and
@@ -41,9 +46,11 @@ def judge_variant(
         worst = max(row["max_difference"] for row in failed)
         accepted = False
         why = f"differs from torch by {worst:.1e} (limit {failed[0]['limit']:.1e})"
-        why += "; it does not ship"
+        why += f"; {refused}"
     else:
-        undecided, accepted, why = judge_loss(variant, CATALOGUE[metric].noun, loss, checks)
+        undecided, accepted, why = judge_loss(
+            variant, CATALOGUE[metric].noun, loss, checks, refused
+        )
     return {
         "accepted": accepted,
         "undecided": undecided,
@@ -56,7 +63,9 @@ def judge_variant(
     }
 
 
-def judge_loss(variant: str, noun: str, loss: MetricLoss, checks: Check) -> tuple[bool, bool, str]:
+def judge_loss(
+    variant: str, noun: str, loss: MetricLoss, checks: Check, refused: str
+) -> tuple[bool, bool, str]:
     """Return whether a variant is undecided, whether it ships, and why.
 
     A loss of images that are right is undecided with fewer images than `images_needed`, another
@@ -75,7 +84,7 @@ def judge_loss(variant: str, noun: str, loss: MetricLoss, checks: Check) -> tupl
         return True, ships, why
     ships = loss.lost <= (max(budget, 2 / loss.n) if variant in ROUNDED else budget)
     why += f" (limit {points}{' or two images' if variant in ROUNDED else ''})"
-    why += "" if ships else "; it does not ship"
+    why += "" if ships else f"; {refused}"
     why += f", a weak verdict on {loss.n} images" if loss.counted and loss.n < FEW_IMAGES else ""
     return False, ships, why
 

@@ -49,12 +49,14 @@ class Check(ExportCheck):
     devices: list[Literal["cpu", "cuda", "tensorrt"]] = Field(
         [], description="devices to check on; none: all that are there"
     )
-    engines: list[Literal["onnxruntime", "openvino"]] = Field(
-        [],
-        description=(
-            "engines that are measured for the recommendation to `infer`, on a CPU; none: all that "
-            "are installed; onnxruntime always is, as all files are judged under it"
-        ),
+    engines: Annotated[list[Literal["onnxruntime", "openvino", "all"]], Field(min_length=1)] = (
+        Field(
+            ["onnxruntime"],
+            description=(
+                "engines that are measured for the recommendation to `infer`, on a CPU; all: those "
+                "that are installed; onnxruntime always is, as all files are judged under it"
+            ),
+        )
     )
     baseline: Literal["report", "refuse"] = Field(
         "report",

@@ -40,6 +40,7 @@ def test_the_shipped_file_names_the_schema_and_fits_it() -> None:
         (("data", "digits", "source"), "digit"),
         (("data", "digits", "seed"), -1),
         (("check", "int8", "methods"), ["Maximum"]),
+        (("check", "engines"), []),
         (("studies", "transfer", "settings", "linear"), {"heads": {}}),
         (("size",), "large"),
     ],

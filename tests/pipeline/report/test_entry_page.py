@@ -101,6 +101,19 @@ def test_the_page_says_which_part_of_the_test_split_was_served(tmp_path: Path) -
         assert f"From the raw files of {part} the command wrote" in html
 
 
+def test_the_engine_is_recommended_beside_the_variant(tmp_path: Path, site: Path) -> None:
+    """With its reason, and that of a variant that is refused; unless it was measured, neither."""
+    assert "For many inputs on" not in (site / f"{CLASSIFIER}.html").read_text(encoding="utf-8")
+    write_all(tmp_path)
+    path = tmp_path / "results" / CLASSIFIER / "speed.json"
+    files = {"fp32": {"accepted": True, "why": "a"}, "bf16": {"accepted": False, "why": "b < c"}}
+    chosen = {"engine": "openvino", "variant": "fp32", "why": "1.5 times", "files": files}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"engines": {"cpu": chosen}}))
+    html = (build(tmp_path) / f"{CLASSIFIER}.html").read_text(encoding="utf-8")
+    said = "<strong>openvino</strong> with fp32 is recommended: 1.5 times; b &lt; c.</p>"
+    assert said in html and "For many inputs on" in html
+
+
 def test_an_interval_at_fault_is_marked_in_words(tmp_path: Path, site: Path) -> None:
     write_all(tmp_path)
     path = tmp_path / "results" / FORECASTER / "check.json"
