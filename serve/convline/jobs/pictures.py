@@ -8,6 +8,7 @@ it as ours; nothing else is ever replaced.
 import errno
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +18,7 @@ from convline.errors import InputError, ServeError
 from convline.images.image_model import Answer, ImageModel, Options
 from convline.images.segmenter import Segmentation
 from convline.images.sources import FileContents, read_original
-from convline.jobs.output_files import follow_link, write_file
+from convline.jobs.output_files import follow_link, part_of, write_file
 from convline.runtime.sources import Source
 
 MARK = b"tEXtSoftware\0convline"
@@ -65,6 +66,10 @@ def write_picture(option: str, folder: str, source: Source, picture: Image.Image
             expected = f"expected folders and files of its own, got a link at {name}"
             raise ServeError(f"{option} {folder}: {expected}; remove it")
         target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.lstat(
+                part_of(str(target))
+            )  # a name that is too long would end write_file, and the job
         write_file(str(target), content.getvalue(), is_picture)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
