@@ -5,7 +5,8 @@ of a window less its last value, or less its mean, are linear regressions with a
 lower rank: reduced-rank regression, Izenman 1975, "Reduced-rank regression for the multivariate
 linear model", Journal of Multivariate Analysis 5, with equal weights of all steps ahead.
 
-Memory is that of one piece of windows and of (T + S + 1)^2 sums, however many windows there are.
+Memory is that of one column of a piece of windows and of (T + S + 1)^2 sums, in float64, however
+many windows and columns there are.
 """
 
 from collections.abc import Sequence
@@ -44,11 +45,14 @@ def window_sums(x: Tensor, y: Tensor) -> Tensor:
     """Return the sums of products of each two numbers of a window, float64 (T + S + 1, T + S + 1).
 
     A window is a column of the targets y (N, S, D) behind its history, one of the first columns of
-    x (N, T, D or more), and a 1. Sums over two sets of windows add up.
+    x (N, T, D or more), and a 1. x has no rows of the steps ahead. Sums over two sets of windows
+    add up.
     """
-    rows = torch.cat([x[:, :, : y.shape[2]], y], 1).transpose(1, 2).flatten(0, 1).double()
-    rows = F.pad(rows, (0, 1), value=1.0)  # (N D, T + S + 1)
-    return rows.T @ rows
+    sums = y.new_zeros((), dtype=torch.float64)
+    for history, ahead in zip(x[:, :, : y.shape[2]].unbind(2), y.unbind(2), strict=True):
+        rows = F.pad(torch.cat([history, ahead], 1).double(), (0, 1), value=1.0)  # (N, T + S + 1)
+        sums = sums + rows.T @ rows
+    return sums
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ three seeds).
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,18 @@ def check_options(
         needed = f"one and more of each, look-backs up to context {context}"
         raise ValueError(f"ensemble: expected {needed}, got {got}; raise context or lower them")
     options.require_patch("ensemble", kernel_size, patch, stride)
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A network of `members`, each with one of `labels`, of which validation rows may pick some."""
+
+    @property
+    def picks(self) -> bool:
+        """Return whether members are picked; only then the network has `counts`."""
+
+    def pick(self, products: Tensor) -> None:
+        """Set the counts, from the mean products of the members' errors (K, K)."""
 
 
 class Map(nn.Module):
@@ -183,6 +195,15 @@ class Ensemble(nn.Module):
         if self.training:
             return tuple(forecasts.values())
         return torch.stack([forecasts[k] for k in self.picked]).mean(0)
+
+    @property
+    def picks(self) -> bool:
+        """Return whether members are picked after training, as `Choosing` has it."""
+        return self.choose != "all"
+
+    def training_only(self) -> list[nn.Module]:
+        """Return the members that are not picked, as `summary.Trimmed` has it."""
+        return [member for k, member in enumerate(self.members) if k not in self.picked]
 
     def pick(self, products: Tensor) -> None:
         """Pick members as `choose` says, from the mean products of their errors (K, K)."""

@@ -192,6 +192,10 @@ class GoogLeNet(nn.Module):
         self.head = nn.Linear(channels, classes)
         layers.initialise(self, init)
 
+    def training_only(self) -> list[nn.Module]:
+        """Return the auxiliary classifiers, as `summary.Trimmed` has it."""
+        return [self.aux]
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         auxiliary = []
         for name, stage in self.features.named_children():

@@ -110,6 +110,10 @@ class Inception3(nn.Module):
         self.features = layers.named(**stages, flatten=nn.Flatten())
         layers.initialise(self, "he")
 
+    def training_only(self) -> list[nn.Module]:
+        """Return the auxiliary classifier, as `summary.Trimmed` has it."""
+        return [] if self.aux is None else [self.aux]
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         auxiliary = []
         for name, stage in self.features.named_children():

@@ -9,7 +9,7 @@ trainable.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,21 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...]) -> list[dict[str
 def trainable(module: nn.Module) -> int:
     """Return how many parameters training changes."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@runtime_checkable
+class Trimmed(Protocol):
+    """A network that the exported file has without some of its modules."""
+
+    def training_only(self) -> list[nn.Module]:
+        """Return the modules that are not in the file."""
+
+
+def shipped(module: nn.Module) -> int:
+    """Return how many weights of a network are in the exported file."""
+    rest = module.training_only() if isinstance(module, Trimmed) else []
+    left_out = {id(weight) for part in rest for weight in part.parameters()}
+    return sum(p.numel() for p in module.parameters() if id(p) not in left_out)
 
 
 def total(module: nn.Module) -> int:

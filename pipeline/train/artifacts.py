@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.summary import layer_table
+from models.summary import layer_table, shipped
 from pipeline.core.files import RESULT_DIGITS, fresh, write_json, write_result
 from pipeline.core.paths import OUT
 from pipeline.data import dataset
@@ -30,9 +30,8 @@ def save(name: str, net: Any, state: State, source: dataset.Data) -> None:
     image = isinstance(net, modules.ImageNetwork)
     inner = modules.channels_first(sample).float() if image else sample
     write_json(folder / "layers.json", layer_table(net.net, tuple(inner.shape[1:])))
-    shipped = [p for name, p in net.named_parameters() if ".aux" not in name]
     facts: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in shipped),
+        "parameters": shipped(net.net),
         "macs": build.multiply_adds(net, sample),
         "epochs": state.history[-1]["epoch"],
         "best_epoch": state.chosen["epoch"],  # of the weights that are shipped

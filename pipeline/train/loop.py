@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from models.ensemble import Choosing
 from pipeline.core.errors import StageError
 from pipeline.core.stage import note, progress
 from pipeline.data import dataset
@@ -118,7 +119,7 @@ def fit(
         on_epoch(state.history[0])
     load_chosen(recipe, net, state, validation, average)
     net.eval()  # a training that is resumed after its last epoch has not called `evaluate`
-    if recipe.net.get("choose", "all") != "all":
+    if isinstance(net.net, Choosing) and net.net.picks:
         state.members = forecasting.choose_members(net, validation)
         state.kept = {"validation_loss": evaluate(recipe, net, validation)[0]}
     TASKS[net.task].finish(net, source, validation)

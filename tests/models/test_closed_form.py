@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from models import closed_form
@@ -52,6 +55,24 @@ def test_the_weights_are_numpys_least_squares(
     fitted = np.hstack([rows, ones]) @ np.linalg.lstsq(np.hstack([rows, ones]), targets)[0] + level
     got = net(x).detach().transpose(1, 2).flatten(0, 1).numpy()
     np.testing.assert_allclose(got, fitted, atol=1e-4)
+
+
+def test_a_piece_in_float64_is_of_one_column() -> None:
+    """Each number that is made, however many columns the windows have."""
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any, kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and out.dtype == torch.float64:
+                self.numbers = max(self.numbers, out.numel())
+            return out
+
+    x, y = torch.randn(50, T, 9), torch.randn(50, S, 9)
+    with Largest() as largest:
+        closed_form.window_sums(x, y)
+    assert largest.numbers == 50 * (T + S + 1)
 
 
 def test_a_straight_line_goes_on_by_hand() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, untrained
 import models
 from models import closed_form
 from models.ensemble import Ensemble, pick
+from pipeline.core import stage
 from pipeline.core.errors import StageError
 from pipeline.data import prepare
 from pipeline.export.tasks import forecasting
-from pipeline.train import loop
+from pipeline.train import artifacts, loop
 from pipeline.train import losses as loss
+from pipeline.train.tasks import forecasting as windows_task
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -194,6 +198,57 @@ def test_maps_in_closed_form_are_not_trained(of_shop: Resolve) -> None:
         torch.testing.assert_close(
             net.net.members[number](x), alone(x[:, :, :1]), atol=1e-4, rtol=1e-4
         )
+
+
+def test_a_calendar_changes_no_closed_form(
+    of_shop: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a calendar the inputs have rows of the steps ahead, whose series are 0. The progress is
+    counted in windows.
+    """
+    bars = []
+
+    def progress(total: int, *words: str) -> Any:
+        bars.append(stage.progress(total, *words))
+        return bars[-1]
+
+    monkeypatch.setattr(windows_task, "progress", progress)
+    found = []
+    for data in ({"targets": ["sales"]}, CALENDAR):
+        recipe = of_shop(data=data, train={"epochs": 0, "start": "closed_form"})
+        net, source = untrained(recipe.updated(arch="ensemble", net=LINEAR))
+        windows_task.solve(net, source, recipe.train)
+        found.append([member.net.state_dict() for member in net.net.members])
+        split = loop.load_batches(source, "train", net, torch.device("cpu"))
+        assert bars[-1].n == bars[-1].total == len(split)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(("counts", "members"), [([3, 0, 0, 1], [0, 3]), ([0, 0, 2, 0], [2])])
+def test_the_weights_of_the_file_are_counted(
+    of_shop: Resolve, workspace: Path, counts: list[int], members: list[int]
+) -> None:
+    """And of all members, where none is picked out."""
+    net, state, source = fitted(of_shop)
+    sizes = [sum(p.numel() for p in member.parameters()) for member in net.net.members]
+    for choice, expected in ((counts, members), ([1, 1, 1, 1], [0, 1, 2, 3])):
+        net.net.counts.copy_(torch.tensor(choice))
+        net.load_state_dict(net.state_dict())
+        Path("out/shop/train").mkdir(parents=True, exist_ok=True)
+        artifacts.save("shop", net, state, source)
+        facts = json.loads(Path("results/shop/train.json").read_text())
+        assert facts["parameters"] == sum(sizes[k] for k in expected)
+
+
+def test_an_option_choose_of_another_network_picks_no_members(
+    of_shop: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = of_shop(train={"epochs": 1})
+    build = loop.network.build
+    monkeypatch.setattr(loop.network, "build", lambda _, source: build(recipe, source))
+    other = recipe.updated(net=recipe.net | {"choose": "softmax"})
+    source = prepare.make(recipe.data)[0]
+    assert not loop.fit(other, source, on=torch.device("cpu"), label="shop")[1].members
 
 
 def test_the_exported_file_has_the_picked_members_alone(of_shop: Resolve) -> None:

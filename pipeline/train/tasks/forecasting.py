@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models import closed_form
 from pipeline.core.errors import StageError
+from pipeline.core.stage import progress
 from pipeline.data.dataset import PIECE, Data, pieces
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Split, WindowBatches
@@ -73,11 +74,15 @@ def statistics_forward(net: Any) -> Callable[[Tensor], object]:
 def solve(net: Any, source: Data, train: ResolvedTrain) -> None:
     """Give the network's linear maps their closed form, over all windows of the training split.
 
-    They are not trained. Sums of all windows are taken piece by piece.
+    They are not trained. Sums of all windows are taken piece by piece; the calendar is no part.
     """
     split = load_batches(source, "train", net, net.mean.device)
-    sums = sum(closed_form.window_sums(x, y) for x, y in windows([split]))
-    assert isinstance(sums, torch.Tensor)
+    sums = torch.zeros((), dtype=torch.float64, device=split.device)
+    with progress(len(split), "closed form", "window") as bar:
+        for x, y in windows([split]):
+            # With a calendar the inputs have rows of the steps ahead, where the series are 0.
+            sums = sums + closed_form.window_sums(x[:, : split.context], y)
+            bar.update(len(x))
     levels = train.levels if train.loss == "pinball" else ()
     try:
         able = isinstance(net.net, closed_form.Solvable)
