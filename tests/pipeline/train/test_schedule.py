@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from recipes import ROOT
 
+from pipeline.params.load import read_yaml
 from pipeline.params.schema import Train
 from pipeline.train.optim import lr_at
 
@@ -23,6 +25,13 @@ def test_constant() -> None:
 )
 def test_step_decays_after_the_given_epochs(epoch: float, lr: float) -> None:
     assert lr_at(train("step", steps=[5, 12]), epoch) == pytest.approx(lr, rel=1e-12)
+
+
+def test_sparsetsf_decays_as_published() -> None:
+    """The authors' `type3`: in epoch k lr from 0 to 3, then lr .8^(k - 3), to the last."""
+    recipe = read_yaml(ROOT / "params.yaml")["models"]["sparsetsf-etth1"]["train"]
+    rates = [lr_at(Train().updated(**recipe), epoch) for epoch in range(recipe["epochs"])]
+    assert rates == pytest.approx([0.02] * 3 + [0.02 * 0.8**k for k in range(27)], rel=1e-12)
 
 
 @pytest.mark.parametrize(("epoch", "falls"), [(0, 0), (1.99, 0), (2, 1), (19.5, 9)])
