@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from convline.runtime.host import outdated_driver
 from convline.runtime.session import sees_gpu
@@ -75,6 +76,13 @@ def place(net: Any, on: torch.device) -> Any:
     widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
     last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
     return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
+
+
+def batch_memory(shape: tuple[int, ...], to: torch.device) -> Tensor:
+    """Return uint8 memory to fill and `send`: pinned for a GPU, or `send` would copy it again."""
+    if to.type == "cuda":
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, np.uint8))  # torch.empty fills it where repeatable
 
 
 def send(numbers: Tensor, to: torch.device) -> Tensor:

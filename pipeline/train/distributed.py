@@ -44,6 +44,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_size() -> int:
+    """Return how many of these processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def is_launched() -> bool:
     """Return whether `launch` or torchrun has started this process."""
     return dist.is_torchelastic_launched()
@@ -107,7 +112,7 @@ def join_group(on: torch.device) -> Iterator[torch.device]:
 
     # A launcher that is killed takes its processes along.
     _prctl_pr_set_pdeathsig(signal.SIGTERM)
-    local, together = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    local, together = int(os.environ["LOCAL_RANK"]), local_size()
     try:
         if on.type == "cuda":
             if together > (gpus := torch.cuda.device_count()):

@@ -29,10 +29,9 @@ from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
 from pipeline.data.shards import CURE, ShardIndex
 from pipeline.params.schema import Training
-from pipeline.train import photo_crops
+from pipeline.train import distributed, photo_crops
 from pipeline.train.batches import Pairs
-from pipeline.train.device import send
-from pipeline.train.distributed import own_rows, shared_generator
+from pipeline.train.device import batch_memory, send
 
 WINDOW = 16_384  # photos that are mixed with one another: some GB of shards, which a cache holds
 AHEAD = 2  # batches that each worker prepares ahead
@@ -108,7 +107,7 @@ class ShardedPhotos:
     """A training split in shards.
 
     x: a sample of its images (n, C, H, W) for statistics, on the device. batch: AHEAD batches of so
-    many photos are read ahead by each worker.
+    many photos, this process's rows, are read ahead by each worker.
     """
 
     photos: Photos
@@ -122,7 +121,12 @@ class ShardedPhotos:
         rule, ahead = self.photos.rule, max(AHEAD, math.ceil(AHEAD * self.batch / PIECE))
         # One more than the loader asks for: the slot whose photos are being copied.
         shape = (ahead * self.workers + 1, PIECE, rule.channels, *rule.size)
-        self.slots = shared_memory(shape) if self.workers else torch.empty(shape, dtype=torch.uint8)
+        self.slots = torch.from_numpy(np.empty(shape, np.uint8))
+        if self.workers:
+            require_shared_memory(self.slots.nbytes * distributed.local_size())
+        distributed.sum_over_processes(0)  # no process takes its part before all have looked
+        if self.workers:
+            self.slots.share_memory_()
         self.at_work = torch.full((max(1, self.workers), 2), -1).share_memory_()
         # From a server without threads and without a GPU: a fork of this process would have both.
         context = multiprocessing.get_context("forkserver") if self.workers else None
@@ -156,7 +160,7 @@ class ShardedPhotos:
 
     def shuffled(self) -> Tensor:
         """Return all sample numbers: shards in random order, photos mixed within WINDOW."""
-        index, generator = self.photos.index, shared_generator()
+        index, generator = self.photos.index, distributed.shared_generator()
         shards = torch.randperm(len(index.names), generator=generator).tolist()
         samples = torch.cat([torch.tensor(index.samples_of(shard)) for shard in shards])
         mixed = [
@@ -176,7 +180,7 @@ class ShardedPhotos:
         ]
         read = self.slots_in_turn()
         for part in parts:
-            images = torch.from_numpy(np.empty((len(part), rule.channels, *rule.size), np.uint8))
+            images = batch_memory((len(part), rule.channels, *rule.size), self.device)
             for rows in images.split(PIECE):
                 rows.copy_(next(read)[: len(rows)])
             labels = torch.from_numpy(index.label[part.numpy()])
@@ -207,7 +211,7 @@ class ShardedPhotos:
         return StageError(f"{what}; lower `workers:`, and go on from the checkpoint by `dvc repro`")
 
     def in_order(self, batch: int) -> Pairs:
-        yield from self.read(own_rows(torch.arange(len(self))).split(batch), None)
+        yield from self.read(distributed.own_rows(torch.arange(len(self))).split(batch), None)
 
 
 @dataclass
@@ -225,7 +229,7 @@ class MappedPhotos:
         return len(self.labels)
 
     def in_order(self, batch: int) -> Pairs:
-        for rows in own_rows(torch.arange(len(self))).split(batch):
+        for rows in distributed.own_rows(torch.arange(len(self))).split(batch):
             images = torch.from_numpy(self.images[rows.numpy()]).permute(0, 3, 1, 2).contiguous()
             labels = torch.from_numpy(self.labels[rows.numpy()])
             yield images.to(self.device), labels.to(self.device)
@@ -240,18 +244,18 @@ def open_splits(
     workers = worker_count(recipe)
     photos = Photos(source.shards, rule, photo_crops.build(recipe.train.augment, rule))
     sample = torch.from_numpy(np.array(source.x["train"])).permute(0, 3, 1, 2).contiguous()
+    own = math.ceil(recipe.train.batch / distributed.size())
     return (
-        ShardedPhotos(photos, workers, on, sample.to(on), recipe.train.batch),
+        ShardedPhotos(photos, workers, on, sample.to(on), own),
         MappedPhotos(source.x["validation"], source.y["validation"], on),
     )
 
 
-def shared_memory(shape: tuple[int, ...]) -> Tensor:
-    """Return uint8 zeros that processes share. Raises StageError where there is no room for them.
+def require_shared_memory(needed: int) -> None:
+    """Raise StageError where fewer bytes are free than this machine's processes will share.
 
     Without this check the system would end the process that writes to them, without a word.
     """
-    needed = math.prod(shape)
     free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else needed
     if free < needed:
         what = f"expected {needed / 1e6:.0f} MB for the photos read ahead, got {free / 1e6:.0f} MB"
@@ -259,12 +263,10 @@ def shared_memory(shape: tuple[int, ...]) -> Tensor:
             "lower `workers:` or train.batch, or give the container more (`--shm-size` of docker)"
         )
         raise StageError(f"{SHARED}: {what}; {cure}")
-    return torch.zeros(shape, dtype=torch.uint8).share_memory_()
 
 
 def worker_count(recipe: Training) -> int:
     """Return `workers:`, or as many as this machine's cores for each process of the training."""
     if recipe.workers != "auto":
         return recipe.workers
-    together = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, len(os.sched_getaffinity(0)) // together)
+    return max(1, len(os.sched_getaffinity(0)) // distributed.local_size())

@@ -327,6 +327,76 @@ def test_too_little_shared_memory_is_one_sentence(
     split_of(recipe, source)  # needs none
 
 
+def test_processes_look_for_shared_memory_before_any_takes_it(
+    recipe: EntryRecipe, source: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three on a machine: each needs room for all, and waits until all have seen it."""
+    free, usage, seen = 3 * 30_720, shutil.disk_usage("/"), list[str]()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    real, share = photo_batches.require_shared_memory, Tensor.share_memory_
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    monkeypatch.setattr(
+        photo_batches, "require_shared_memory", lambda needed: seen.append("look") or real(needed)
+    )
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda *_: seen.append("wait"))
+    monkeypatch.setattr(Tensor, "share_memory_", lambda self: seen.append("take") or share(self))
+    split_of(recipe.updated(workers=2), source)
+    assert seen[:3] == ["look", "wait", "take"]
+    free -= 1
+    with pytest.raises(StageError, match=r"^/dev/shm: expected 0 MB"):
+        split_of(recipe.updated(workers=2), source)
+
+
+@pytest.mark.parametrize(("processes", "pieces"), [(1, 16), (3, 6), (8, 2), (256, 2)])
+def test_a_process_reads_only_its_rows_ahead(
+    recipe: EntryRecipe,
+    source: Data,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    pieces: int,
+) -> None:
+    """Two batches of 256, of which each process has a part, in pieces of 32; two pieces at least."""
+    monkeypatch.setattr(distributed, "size", lambda: processes)
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda *_: None)
+    split = split_of(recipe.updated(workers=1, train={"batch": 256}), source)
+    assert split.loader.prefetch_factor == pieces == len(split.slots) - 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak memory")
+def test_shared_memory_is_taken_once(recipe: EntryRecipe, source: Data) -> None:
+    """Peak of resident memory: 38 MB of slots, and not as much again before they are shared."""
+    split = split_of(recipe, source)
+    large = replace(split.photos, rule=ImageRule((256, 256), "rgb"))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_kb()
+    shared = replace(split, photos=large, workers=2, batch=32)
+    assert shared.slots.is_shared() and shared.slots.nbytes == 5 * 32 * 3 * 256**2
+    assert peak_kb() - before < 1.5 * shared.slots.nbytes / 1000
+
+
+def peak_kb() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_a_batch_for_a_gpu_is_filled_in_pinned_memory(
+    recipe: EntryRecipe, source: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the calls alone, without a GPU: pinned once, and what was filled is what is sent."""
+    split, real, pinned = split_of(recipe, source), torch.empty, list[Tensor]()
+
+    def empty(shape: Any, *, pin_memory: bool = False, **options: Any) -> Tensor:
+        memory = real(shape, **options)
+        pinned.extend([memory] if pin_memory else [])
+        return memory
+
+    split.device = torch.device("cuda")
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(photo_batches, "send", lambda numbers, to: numbers)
+    sent = [x for x, _ in split.read([torch.arange(3), torch.arange(2)], None)]
+    assert len(pinned) == 2 and all(x is memory for x, memory in zip(sent, pinned, strict=True))
+
+
 def test_workers_are_not_part_of_a_checkpoint_s_name(recipe: EntryRecipe, source: Data) -> None:
     names = {
         checkpoint.checkpoint_path("tiny", recipe.updated(workers=n), source, CPU)
