@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from convline.errors import describe_count
 from convline.model_file.document import Step
-from convline.timeseries.pieces import is_long, open_pieces
+from convline.timeseries.parquet_reader import is_parquet
+from convline.timeseries.pieces import first_rows, is_long, open_pieces
 from convline.timeseries.raw_table import parse_number
 from convline.timeseries.series import Series, build_table, choose_columns, open_file, read_csv
 from convline.timeseries.timestamps import parse_times
@@ -99,7 +100,8 @@ def csv_table(spec: CsvSet) -> tuple[Any, dict[str, Any]]:
         for key, given, habit in (("time", spec.time, "ds"), ("id", spec.id, "unique_id"))
     }
     if names["time"] is None:
-        refuse_times_as_values(path, file, spec.columns)
+        seen = first_rows(path) if is_parquet(path) else file
+        refuse_times_as_values(path, seen, spec.columns)
     if not long:
         table = build_table(
             file, columns=spec.columns, time=names["time"], id=names["id"], gaps=spec.gaps
@@ -134,7 +136,7 @@ def refuse_times_as_values(path: Path, file: Any, columns: list[str] | None) -> 
 
 
 def are_dates(file: Any, name: str) -> bool:
-    """Return whether every cell of a column is a date or time."""
+    """Return whether every cell of a column is a date or time; of Parquet, of its first rows."""
     times, trouble = parse_times(file.encoded(name)[1])
     return trouble is None and times.dtype.kind == "M"
 
@@ -186,9 +188,10 @@ def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
     if spec.season is None and facts["season"] == 1:
         cure = f"set data.{recipe.set}.season"
         remarks.append(f"season is 1: seasonal naive equals the last value; {cure}")
-    for name, count in facts["far"].items():
-        far = f"{describe_count(count, 'training value')} of column {name!r} far from the others"
-        remarks.append(f"{far}: if these are mistakes, empty the cells and make the entry again")
+    for name, counts in facts["far"].items():
+        each = ", ".join(f"{describe_count(n, f'{split} value')}" for split, n in counts.items())
+        far = f"column {name!r} has values far from the others: {each}"
+        remarks.append(f"{far}; if these are mistakes, empty the cells and make the entry again")
     if facts["season"] > recipe.context:
         rows = f"a season has {facts['season']} rows, the context only {recipe.context}"
         remarks.append(f"{rows}: seasonal naive repeats the context; give a longer series")

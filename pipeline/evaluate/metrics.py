@@ -69,8 +69,9 @@ def compare_with_best_baseline(metric: dict[str, Any]) -> dict[str, Any]:
     """Return {"better": bool, "sentence": str} about forecast errors and those of the best
     baseline, which has the least MASE, or the least MSE where MASE is not defined.
 
-    "worse" is said where the 95 % interval of the ratio of errors lies above 1, or is not known;
-    "no better" where it holds 1. Both ask whether to ship the baseline.
+    The 95 % interval of the ratio of errors decides: "better" where it lies below 1, "worse" where
+    above, "no better" where it holds 1. Where it is not known, the errors alone decide. All but
+    "better" ask whether to ship the baseline.
     """
     name, measure = find_best_baseline(metric)
     ours = metric["value"] if measure == "mse" else metric["mase"]
@@ -81,7 +82,7 @@ def compare_with_best_baseline(metric: dict[str, Any]) -> dict[str, Any]:
         errors += f", {times.interval_text(*ratio)} times"
     elif theirs:
         errors += f", {times.text(ours / theirs)} times"
-    if ours < theirs:
+    if ratio[2] < 1 if ratio else ours < theirs:
         return {"better": True, "sentence": f"better than {name}, the best baseline: {errors}"}
     worse = ratio[1] > 1 if ratio else ours > theirs
     verdict = "worse" if worse else "no better"

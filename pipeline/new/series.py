@@ -25,6 +25,7 @@ LEAST_CONTEXT, SHORT, LONG = 8, 24, 336  # rows of history; LONG: two weeks of h
 # `calibrated_levels` in pipeline/data/series_sources.py. A shorter series has none.
 WINDOWS, FEW = 9, 5
 NO_SEASON = 10  # rows of the default horizon where there is no season
+KEPT = 4  # rows of the default horizon, of a season at least so long, that come before an interval
 TRAINED, TESTED = 20_000, 5_000  # windows at most of the training split, and of the test split
 STEPS, EPOCHS = 2_000, (10, 200)  # of the optimizer, and in how many epochs they are taken
 NETWORK: dict[str, Any] = {
@@ -59,7 +60,9 @@ def propose(
     seen = look(file, time, columns, id)
     refuse_constants(seen)
     season = resolve_season(name, None, seen.step, train_rows(min(seen.lengths)))["season"]
-    context, horizon = choose_window(seen, season, horizon)
+    asked = horizon
+    context, horizon = choose_window(seen, season, asked)
+    given_up = [] if asked else describe_given_up(seen.lengths, season, horizon)
     data_set: dict[str, Any] = {"source": "csv", "path": path_text(seen.path)}
     data_set |= {key: value for key, value in (("time", seen.time), ("id", seen.id)) if value}
     data_set |= {"columns": seen.table.columns} if seen.chosen else {}
@@ -74,7 +77,7 @@ def propose(
         name=name,
         recipe=recipe,
         data_set=data_set,
-        seen=[*seen.facts, *describe_splits(seen, about)],
+        seen=[*seen.facts, *describe_splits(seen, about), *given_up],
         why=describe_choice(context, horizon, about),
         predict=f"infer series {name} {rows} --plot {name}.png",
     )
@@ -103,6 +106,19 @@ def describe_splits(seen: SeriesFile, about: dict[str, Any]) -> list[str]:
     return facts + [f"note      {note}" for note in about["notes"] if "filled" not in note]
 
 
+def describe_given_up(lengths: Sequence[int], season: int, horizon: int) -> list[str]:
+    """Return notes on what a default horizon lacks because the series are short."""
+    wanted = default_horizon(season)
+    if horizon >= wanted:
+        return []
+    what = f"note      a horizon of {horizon} instead of {wanted}"
+    if fits(lengths, LEAST_CONTEXT, horizon, WINDOWS):
+        return [f"{what}, so that there is an interval: the file has too few rows for both"]
+    with_interval = possible_horizons(lengths, horizon, WINDOWS)
+    cure = f"; --horizon {with_interval[-1]} has an interval" if with_interval else ""
+    return [f"{what}, and no interval: the file has too few rows{cure}"]
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
@@ -117,30 +133,36 @@ def describe_choice(context: int, horizon: int, about: dict[str, Any]) -> str:
 
 
 def train_rows(rows: int) -> int:
-    """Return how many of a series' rows train, as `split_by_time` counts them."""
+    """Return how many of a series' rows train, as `split_by_time` counts them.
+
+    A row more can be one less: of 27 rows train 17, of 28 16.
+    """
     return rows - 2 * round(rows * SHARE)
 
 
 def fits(lengths: Sequence[int], context: int, horizon: int, least: int) -> bool:
     """Return whether series of these lengths have `least` training windows in each, and as many
-    validation windows in all.
+    validation windows in all; where they have, longer ones have, too.
     """
     held = [round(rows * SHARE) for rows in lengths]
     windows = sum(rows - horizon + 1 for rows in held)
-    trained = min(map(train_rows, lengths)) - context - horizon + 1
+    rows = min(min(train_rows(n), train_rows(n + 1)) for n in lengths)
+    trained = rows - context - horizon + 1
     return min(held) >= horizon and windows >= least and trained >= least
 
 
 def choose_window(seen: SeriesFile, season: int, horizon: int | None) -> tuple[int, int]:
     """Return context and horizon in rows; StageError where the series are too short for them.
 
-    Where the rows are too few for an interval, at the horizon asked for or at any, there is none.
+    Where the rows are too few for an interval at the horizon asked for, or at one of KEPT rows,
+    there is none.
     """
     lengths = seen.lengths
-    wanted = horizon or (season if season > 1 else NO_SEASON)
+    wanted = horizon or default_horizon(season)
+    kept = horizon or min(wanted, KEPT)
     least, possible = WINDOWS, possible_horizons(lengths, wanted, WINDOWS)
-    if not possible or (horizon and possible[-1] < horizon):
-        least, possible = FEW, possible_horizons(lengths, wanted, FEW)
+    if not possible or possible[-1] < kept:
+        least, possible = FEW, possible_horizons(lengths, kept, FEW)
     if not possible or (horizon and possible[-1] < horizon):
         refuse_short(seen, horizon or 1, possible[-1] if possible else None)
     horizon = possible[-1]
@@ -152,6 +174,10 @@ def choose_window(seen: SeriesFile, season: int, horizon: int | None) -> tuple[i
     if season > longest and fits(lengths, season, horizon, least):
         longest = season  # else neither the network nor seasonal naive would see one
     return choose_context(seen.step, season, horizon, longest), horizon
+
+
+def default_horizon(season: int) -> int:
+    return season if season > 1 else NO_SEASON
 
 
 def possible_horizons(lengths: Sequence[int], wanted: int, least: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,47 +64,50 @@ def series_data(recipe: SeriesData) -> Data:
     if facts["season"] >= shortest:
         needed = f"expected season below the {shortest} rows of training, got {facts['season']}"
         raise StageError(f"data: {needed}; lower `season:`")
-    limits = fences(x["train"])
-    facts["far"] = count_far(columns, x["train"], *limits)
+    facts["far"] = count_far(columns, x, starts, recipe.context)
     about = described(recipe, facts, columns, starts) | {"hash": content_hash(x, starts)}
-    if facts["far"]:  # stage train learns from values within the fences; JSON has no infinity
-        about["fences"] = np.nan_to_num(np.stack(limits)).tolist()
+    if facts["far"]:
+        about["far"] = facts["far"]
     if len(own) < len(columns):
         about["forecast"]["columns"] = own
-    mean, deviation = moments(x["train"], *limits)
+    mean, deviation = moments(x["train"])
     return Data(
         x, starts, mean.astype(np.float32), (1 / deviation).astype(np.float32), about, times
     )
 
 
-def fences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest value (D,) of each column that counts as it is.
-
-    Tukey 1977, "Exploratory Data Analysis", chapter 2, but for FAR. One value of a million among
-    hundreds would be all of the deviation, and the others would be equal in float32. Infinite
-    where half of the values are equal, as in a series of zeros.
-    """
-    low, high = np.quantile(values[spread(len(values), QUARTILE_ROWS)], (0.25, 0.75), axis=0)
-    far = np.where(high > low, FAR * (high - low), np.inf)
-    return low - far, high + far
-
-
 def count_far(
-    columns: list[str], values: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> dict[str, int]:
-    """Return how many values (rows, D) of a column lie beyond its fences, where any do."""
-    counts = sum(((part < low) | (part > high)).sum(0) for part in pieces(values))
-    return {name: int(n) for name, n in zip(columns, np.asarray(counts), strict=True) if n}
+    columns: list[str], x: dict[str, np.ndarray], starts: dict[str, np.ndarray], context: int
+) -> dict[str, dict[str, int]]:
+    """Return how many values of each column and split lie FAR from the training rows, where any do.
 
-
-def moments(
-    values: np.ndarray, low: np.ndarray | float = -np.inf, high: np.ndarray | float = np.inf
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (D,) of values (rows, D), which count as low or high where
-    they lie beyond; in pieces: numpy's own would need their memory twice more.
+    That is FAR interquartile ranges of the training rows beyond their quartiles (Tukey 1977,
+    "Exploratory Data Analysis", chapter 2, but for FAR); none where half of these are equal, as in
+    a series of zeros. x, starts: rows of each split and the first of each series, as in Data.
+    Validation and test begin with the last `context` rows of the split before, which count there.
     """
-    mean = np.asarray(sum(part.clip(low, high).sum(0) for part in pieces(values)) / len(values))
-    squares = (((part.clip(low, high) - mean) ** 2).sum(0) for part in pieces(values))
+    sample = x["train"][spread(len(x["train"]), QUARTILE_ROWS)]
+    low, high = np.quantile(sample, (0.25, 0.75), axis=0)
+    far = np.where(high > low, FAR * (high - low), np.inf)
+    found: dict[str, dict[str, int]] = {}
+    for split, rows in x.items():
+        counts = np.zeros(len(columns), int)
+        skipped = 0 if split == "train" else context
+        for first, end in pairwise(starts[split].tolist()):
+            for part in pieces(rows[first + skipped : end]):
+                counts += ((part < low - far) | (part > high + far)).sum(0)
+        for name, count in zip(columns, counts.tolist(), strict=True):
+            if count:
+                found.setdefault(name, {})[split] = count
+    return found
+
+
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (D,) of values (rows, D), in pieces: numpy's own would
+    need their memory twice more.
+    """
+    mean = np.asarray(sum(part.sum(0) for part in pieces(values)) / len(values))
+    squares = (((part - mean) ** 2).sum(0) for part in pieces(values))
     return mean, np.sqrt(sum(squares) / len(values))
 
 

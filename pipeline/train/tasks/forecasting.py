@@ -23,17 +23,13 @@ CALIBRATED = 4096  # windows of training and validation that scaled intervals ar
 
 @torch.no_grad()
 def load_batches(source: Data, split: str, net: Any, on: torch.device) -> WindowBatches:
-    """Return windows and targets, cut from rows that the network's buffers have standardised.
-
-    Values beyond the fences of the dataset, if it has any, count as these.
-    """
+    """Return windows and targets, cut from rows that the network's buffers have standardised."""
     about, values, calendar = source.about, source.x[split], source.calendar(split)
-    low, high = about.get("fences", (-np.inf, np.inf))
     columns, known = values.shape[1], 0 if calendar is None else calendar.shape[1]
     rows = torch.empty(len(values), columns + known, device=on)
     for into, part in zip(rows.split(PIECE), pieces(values), strict=True):
-        within = part.clip(low, high).astype(np.float32)
-        into[:, :columns] = net.standardise(torch.from_numpy(within).to(on))
+        values32 = torch.from_numpy(part.astype(np.float32))
+        into[:, :columns] = net.standardise(values32.to(on))
     if calendar is not None:
         rows[:, columns:] = torch.from_numpy(calendar)
     places = source.places(split, about["train_stride" if split == "train" else "stride"])

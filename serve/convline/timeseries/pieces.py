@@ -17,6 +17,7 @@ from convline.timeseries.raw_table import RawTable
 
 LONG = 2**28  # bytes of a file, or of the columns of a Parquet file, that is read in pieces
 PIECE = 2**24  # bytes of text, or rows and columns, in a piece
+LOOKED = 1000  # rows of a column that show whether it holds times
 ROW = 4  # pieces in which a row of text must end
 
 
@@ -50,19 +51,20 @@ class ParquetPiece(ParquetTable):
 def is_long(path: Path, keys: Collection[str], columns: Sequence[str] | None = None) -> bool:
     """Return whether a file is read in pieces, with the options of `open_pieces`.
 
-    Of Parquet only the columns that are read count, in 8 bytes a cell or in the bytes of a file
-    without compression: text may take more.
+    Of Parquet only the columns that are read count, in 8 bytes a cell; the sizes of column chunks
+    are not used: see `ParquetTable._check_size`. Raises InputError where a file cannot be read.
     """
     if not is_parquet(path):
         return path.stat().st_size > LONG
     table = open_parquet(path)
-    used, about = set(columns_read(table, keys, columns)), table.file.metadata
-    groups = (about.row_group(k) for k in range(about.num_row_groups))
-    chunks = (group.column(k) for group in groups for k in range(about.num_columns))
-    size = sum(
-        one.total_uncompressed_size for one in chunks if one.path_in_schema.split(".")[0] in used
-    )
-    return bool(max(size, 8 * about.num_rows * len(used)) > LONG)
+    with pyarrow_errors(table.where):
+        used = len(columns_read(table, keys, columns))
+        return bool(8 * table.file.metadata.num_rows * used > LONG)
+
+
+def first_rows(path: Path) -> RawTable:
+    """Return the first rows of a Parquet file, of which a column is read when it is asked for."""
+    return next(parquet_pieces(path, (), [], LOOKED))
 
 
 def columns_read(

@@ -315,25 +315,23 @@ def test_labels_are_read_without_decoding_images(
         assert isinstance(sample.image, Path) and sample.image.parent.name == WNIDS[sample.label]
 
 
-def test_one_value_of_a_million_does_not_hide_the_others() -> None:
-    """Oracle: without the value numpy's mean and deviation, to which it adds as one FAR away. Those
-    of values without such a one, and of zeros with a few sales, are numpy's.
+def test_values_far_from_the_others_are_counted_by_split() -> None:
+    """Oracle: by hand, of two series; the context of 4 rows that validation and test begin with
+    counts in the split before. Zeros with a few sales have none.
     """
     rng = np.random.default_rng(0)
-    plain = 300 + 40 * rng.standard_normal((500, 1))
-    spiked = np.concatenate([plain, [[1e6]]])
-    zeros = np.where(rng.random((500, 1)) < 0.8, 0.0, 50.0)
-    for values in (plain, zeros):
-        limits = forecasting.fences(values)
-        found = forecasting.moments(values, *limits)
-        np.testing.assert_allclose(np.stack(found), [values.mean(0), values.std(0)], rtol=1e-12)
-        assert forecasting.count_far(["y"], values, *limits) == {}
-    low, high = forecasting.fences(spiked)
-    mean, deviation = forecasting.moments(spiked, low, high)
-    clipped = np.concatenate([plain, high[None]])
-    np.testing.assert_allclose([mean, deviation], [clipped.mean(0), clipped.std(0)], rtol=1e-12)
-    assert 1000 < high < 2000 and deviation < 80 < 40_000 < spiked.std()
-    assert forecasting.count_far(["y"], spiked, low, high) == {"y": 1}
+    x = {split: 300 + 40 * rng.standard_normal((100, 2)) for split in dataset.SPLITS}
+    x["train"][:, 1] = np.where(rng.random(100) < 0.8, 0, 50)
+    starts = {split: np.array([0, 60, 100]) for split in dataset.SPLITS}
+    assert forecasting.count_far(["y", "z"], x, starts, 4) == {}
+    x["train"][[3, 70], 0] = 1e6
+    x["validation"][[3, 60, 63], 0] = -1e6  # histories of either series
+    x["test"][[4, 64, 99], 0] = 1e6
+    x["test"][50, 1] = 1e6
+    assert forecasting.count_far(["y", "z"], x, starts, 4) == {"y": {"train": 2, "test": 3}}
+    mean, deviation = forecasting.moments(x["train"])  # numpy's: nothing is left out or changed
+    np.testing.assert_allclose(mean, x["train"].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, x["train"].std(0), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ the errors; memory is that of a piece.
 import errno
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from convline.errors import InputError
 from convline.timeseries import pieces
+from convline.timeseries.parquet_reader import ParquetTable
 
+from pipeline.core.errors import StageError
 from pipeline.data import long_series, series_sources
 
 Make = Callable[..., Any]
@@ -230,7 +232,7 @@ def test_only_columns_that_are_read_make_a_parquet_file_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """90 rows of two columns in 8 bytes a cell are 1,440 bytes; a third is long text that no series
-    has. Text that is read counts by its bytes; a CSV, which is parsed whole, by the file's.
+    has, and text that is read counts no more: it stays encoded. A CSV, which is parsed whole, by the file's.
     """
     import pyarrow
     from pyarrow import parquet
@@ -239,11 +241,60 @@ def test_only_columns_that_are_read_make_a_parquet_file_long(
     parquet.write_table(pyarrow.table(columns), path := tmp_path / "wide.parquet")
     monkeypatch.setattr(pieces, "LONG", 2000)
     assert path.stat().st_size > 2000 and not pieces.is_long(path, ["ds"])
-    assert not pieces.is_long(path, ["ds"], ["y"]) and pieces.is_long(path, ["note"], ["y"])
+    assert not pieces.is_long(path, ["ds"], ["y"])
+    assert not pieces.is_long(path, ["note"], ["y"])
     monkeypatch.setattr(pieces, "LONG", 1439)
     assert pieces.is_long(path, ["ds"]) and not pieces.is_long(path, [], ["y"])
     (csv := tmp_path / "wide.csv").write_text("ds,y\n" + "1,2\n" * 400)
     assert pieces.is_long(csv, ["ds"], ["y"])
+
+
+def test_a_damaged_footer_is_one_sentence_or_read(tmp_path: Path) -> None:
+    """Each byte of the footer is changed; pyarrow aborts the process for sizes of column chunks."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {"ds": np.arange(9), "note": ["a"] * 9, "y": np.ones(9)}
+    parquet.write_table(pyarrow.table(columns), path := tmp_path / "x.parquet", row_group_size=5)
+    content = path.read_bytes()
+    footer, refused = int.from_bytes(content[-8:-4], "little"), 0
+    for place in range(len(content) - 8 - footer, len(content)):
+        for value in (0x7F, 0xFF):
+            path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+            try:
+                pieces.is_long(path, ["ds"])
+            except InputError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert 0 < refused < 2 * footer
+
+
+def test_an_unused_column_of_text_is_not_read_whole(
+    tmp_path: Path, spec_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it holds dates is seen in its first rows, also where a later cell is none."""
+    import pyarrow
+    from pyarrow import parquet
+
+    words = [f"{k:0400d}" for k in range(3000)]
+    table = pyarrow.table({"y": np.arange(3000) % 7 + 0.5, "note": words})
+    parquet.write_table(table, path := tmp_path / "text.parquet")
+    assert len(pieces.first_rows(path).encoded("note")[0]) == pieces.LOOKED
+    asked: list[str] = []
+    prefetch = ParquetTable.prefetch
+
+    def record(table: ParquetTable, names: Sequence[str]) -> None:
+        asked.extend(names)
+        prefetch(table, names)
+
+    monkeypatch.setattr(ParquetTable, "prefetch", record)
+    series_sources.csv_table(spec_of("csv", path=str(path)))
+    assert asked == ["y"]
+    dated = [f"2024-01-{1 + k % 28:02d}" for k in range(2999)] + ["soon"]
+    table = pyarrow.table({"y": np.arange(3000) % 7 + 0.5, "note": dated})
+    parquet.write_table(table, path)
+    with pytest.raises(StageError, match="column 'note' looks like times"):
+        series_sources.csv_table(spec_of("csv", path=str(path)))
 
 
 def test_a_long_file_is_read_in_the_memory_of_a_piece(

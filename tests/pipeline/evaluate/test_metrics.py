@@ -76,7 +76,7 @@ def test_recall_and_largest_class() -> None:
 
 def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
     """The lowest MASE decides; without a MASE the lowest MSE. "Worse" needs an interval of the
-    ratio above 1, or none to ask.
+    ratio above 1, "better" one below, or none to ask.
     """
     beside: dict[str, Any] = {
         "last value": {"mse": 9.0, "mase": 2.0},
@@ -89,6 +89,16 @@ def test_a_forecaster_is_compared_with_its_best_baseline() -> None:
     beside["seasonal naive"]["mase_ratio"] = [3.0, 0.9, 5.0]
     found = metrics.compare_with_best_baseline(metric)
     assert found == {"better": False, "sentence": f"no better {asks} [0.9000, 5.000] times"}
+    for value, interval, verdict in (
+        (0.49, [0.98, 0.7, 1.3], "no better"),  # the smaller error, but not surely
+        (0.49, [0.98, 0.7, 1.0], "no better"),
+        (0.4, [0.8, 0.7, 0.95], "better"),
+    ):
+        beside["seasonal naive"]["mase_ratio"] = interval
+        found = metrics.compare_with_best_baseline(metric | {"mase": value})
+        assert found["better"] == (verdict == "better")
+        assert found["sentence"].startswith(f"{verdict} than seasonal naive")
+        assert ("ship the baseline?" in found["sentence"]) == (verdict == "no better")
     beside["seasonal naive"]["mase_ratio"] = None
     found = metrics.compare_with_best_baseline(metric | {"mase": 0.25})
     assert found["better"] and found["sentence"] == (

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from convline.errors import InputError
+from convline.model_file.document import Step
 from pyarrow import parquet
 from recipes import copy_params
 
@@ -163,7 +165,9 @@ def test_each_kind_of_series_ends_in_a_verdict(
     assert np.isfinite(metric["value"])
     verdict = metrics.compare_with_best_baseline(metric)["sentence"]
     assert re.match(r"(better|no better|worse) than (?!nan)", verdict) and "nan" not in verdict
-    noted = [fact for fact in entry.seen if "1 training value of column 'y' far from" in fact]
+    noted = [
+        fact for fact in entry.seen if "'y' has values far from the others: 1 train value;" in fact
+    ]
     assert bool(noted) == (kind == "a spike")
 
 
@@ -244,6 +248,7 @@ def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> N
     [
         (24, "6 train, 5 validation, 5 test", 8, 1),  # 14 rows train, which a year would use up
         (36, "8 train, 5 validation, 5 test", 12, 3),  # 22 - 12 - 3 + 1; half of 22 is no year
+        (43, "10 train, 6 validation, 6 test", 12, 4),  # nine windows would leave 1 ahead
     ],
 )
 def test_a_short_file_has_no_interval(
@@ -256,8 +261,37 @@ def test_a_short_file_has_no_interval(
     assert facts["windows"].startswith(windows)
     assert entry.why.endswith(f"to {horizon} ahead, without intervals")
     notes = [fact for fact in entry.seen if fact.startswith("note")]
-    assert "no 80 % interval: the validation split has 5 windows" in notes[-1]
+    assert f"no 80 % interval: the validation split has {windows.split()[2]} windows" in " ".join(
+        notes
+    )
     assert ("a season has 12 rows" in notes[0]) == (context < 12)
+    assert f"a horizon of {horizon} instead of 12, and no interval" in notes[-1]
+    assert notes[-1].endswith("; --horizon 1 has an interval") == (rows == 43)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize("season", [1, 4, 12])
+def test_more_rows_never_shorten_the_horizon(
+    count: int, season: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a row more in the first of several series."""
+
+    def refuse(*_: object) -> None:
+        raise StageError("too short")
+
+    def horizon(lengths: list[int]) -> int:
+        seen = SimpleNamespace(lengths=lengths, step=Step("index", 1))
+        try:
+            return series.choose_window(seen, season, None)[1]  # type: ignore[arg-type]
+        except StageError:
+            return 0
+
+    monkeypatch.setattr(series, "refuse_short", refuse)
+    found = [
+        horizon([rows + 1] * more + [rows] * (count - more)) for rows in range(20, 120)
+        for more in range(2)
+    ]  # fmt: skip
+    assert found == sorted(found) and found[-1] == (10 if season == 1 else season)
 
 
 def test_a_longer_horizon_is_worth_more_than_an_interval(propose: Callable[..., Entry]) -> None:
