@@ -97,6 +97,7 @@ def long_series(rows: int, context: int, horizon: int) -> dataset.Data:
     about = {
         "task": "forecasting",
         "columns": ["y"],
+        "season": 1,
         "stride": 100,
         "train_stride": 1,
         "windows_per_epoch": 256,
