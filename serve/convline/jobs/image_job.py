@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -17,7 +17,6 @@ from convline.images.image_model import Answer, ImageModel, Options, Run, table_
 from convline.images.kinds import KINDS
 from convline.images.sources import with_bytes
 from convline.jobs import checkpoint
-from convline.jobs.active_workers import ActiveWorkers
 from convline.jobs.batch_size import (
     BATCH_SIZES,
     MAX_TASK,
@@ -35,7 +34,7 @@ from convline.model_file.document import ImageDocument
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.batches import IN_FLIGHT, batched
 from convline.runtime.engine import ONNXRUNTIME, Engine
-from convline.runtime.host import shares_cores, usable_cores
+from convline.runtime.host import usable_cores
 from convline.runtime.session import choose_device
 from convline.runtime.sources import WAIT, Source
 
@@ -69,7 +68,6 @@ class ImageWorker:
     engine: Engine = ONNXRUNTIME
     streams: int = 1  # threads that run this worker at the same time
     decoders: WorkerPool | None = None  # processes that decode for a worker that is a thread
-    active: ActiveWorkers | None = None  # limits how many threads run at once
 
     @cached_property
     def model(self) -> ImageModel[Any]:
@@ -107,11 +105,6 @@ class ImageWorker:
 
     def process(self, task: Task) -> list[EncodedBatch]:
         return [self.process_batch(batch) for batch in task]
-
-    def process_limited(self, task: Task) -> list[EncodedBatch]:
-        """Process one task while fewer than the limit of the active workers do."""
-        with self.active.one(sum(map(len, task))) if self.active else nullcontext():
-            return self.process(task)
 
     def process_batch(self, sources: list[Source]) -> EncodedBatch:
         input_hash = b""
@@ -189,9 +182,9 @@ def answer_images(
     """Write the rows of each source, in order, to the file `output`, or to stdout for "-".
 
     The counts of the summary and of checkpoints are of images, whatever the number of their rows.
-    batch: images per run; None chooses it. workers: None is one per usable core, of which half rest
-    while that is seen to be faster. table_format: None is that of the output's suffix. cluster: run
-    the workers on a Ray cluster. watch: it is also called before the first batch.
+    batch: images per run; None chooses it. workers: None is one per usable core. table_format: None
+    is that of the output's suffix. cluster: run the workers on a Ray cluster. watch: it is also
+    called before the first batch.
     Raises ServeError if the job as a whole cannot be done.
     """
     interrupted, start = checkpoint.read(output) if resume else ({}, checkpoint.Checkpoint())
@@ -211,7 +204,7 @@ def answer_images(
     elif is_many and count > 1 and _has_small_session(worker):
         opened = _in_processes(worker, count, batch)
     else:
-        opened = _in_threads(worker, count, batch, is_many, fewer=is_many and workers is None)
+        opened = _in_threads(worker, count, batch, is_many)
     with opened as ready:
         summary = ready.summary
         summary.checkpoint, summary.resumed = start, start.rows
@@ -239,8 +232,6 @@ def answer_images(
     runner = vars(worker).get("run")  # None if other processes have the session
     if isinstance(runner, predict.PaddedRunner) and runner.size < summary.batch:
         summary.reduced_batch = runner.size
-    if worker.active and worker.active.limit < count:
-        summary.workers += f", {worker.active.limit} at a time"
     return summary
 
 
@@ -293,7 +284,7 @@ def _in_processes(worker: ImageWorker, count: int, batch: int | None) -> Iterato
 
 @contextmanager
 def _in_threads(
-    worker: ImageWorker, count: int, batch: int | None, is_many: bool, *, fewer: bool
+    worker: ImageWorker, count: int, batch: int | None, is_many: bool
 ) -> Iterator[Workers]:
     """Open one session for `count` threads, which decode in processes if these start cheaply."""
     with ExitStack() as stack:
@@ -302,13 +293,11 @@ def _in_threads(
             worker.decoders.submit(abs, 0)  # fork now: onnxruntime will start threads
         worker.streams = count
         worker.batch = batch or worker.choose_sizes(batch).batch
-        if fewer and worker.model.kind == "cpu" and shares_cores():
-            worker.active = ActiveWorkers(count)
         worker.run  # noqa: B018  (create it before several threads would)
         pool = stack.enter_context(thread_pool(count))
         text = f"{count} thread{'s' if count > 1 else ''}"
         summary = Summary(worker.model.device, worker.batch, text)
-        yield Workers(pool, worker.process_limited, 1, summary)
+        yield Workers(pool, worker.process, 1, summary)
 
 
 @contextmanager

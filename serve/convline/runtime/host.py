@@ -33,15 +33,6 @@ def allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shares_cores(
-    siblings: str = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list",
-) -> bool:
-    """Return whether two allowed cores are threads of one physical core, where Linux tells it."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-    files = [file for core in allowed if (file := Path(siblings.format(core))).exists()]
-    return len({file.read_text() for file in files}) < len(files)
-
-
 def usable_cores() -> int:
     """Return how many workers can run at once: the allowed cores, within a container's quota."""
     quota = core_quota()

@@ -1,12 +1,12 @@
-"""The parts of workers: bound batches, the choice of the batch size, active workers, usable cores;
-and `convline.load` in Python.
+"""The parts of workers: bound batches, the choice of batch size and workers, usable cores; and
+`convline.load` in Python.
 """
 
+import io
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import tiny
 from convline.errors import DeviceMemoryError
 from convline.images.classifier import Classifier
 from convline.images.predict import PaddedRunner
-from convline.jobs.active_workers import ActiveWorkers
+from convline.jobs import image_job
 from convline.jobs.batch_size import (
     BATCH_SIZES,
     choose_batch_size,
@@ -25,11 +25,11 @@ from convline.jobs.batch_size import (
     measure_batch_size,
     time_image,
 )
-from convline.jobs.image_job import DEFAULTS, ImageWorker, answer_sources
+from convline.jobs.image_job import DEFAULTS, ImageWorker, answer_images, answer_sources
+from convline.jobs.run import EncodedBatch
 from convline.loading import load_file
 from convline.model_file.onnx_file import read_model_file
-from convline.runtime.batches import batched
-from convline.runtime.host import shares_cores, usable_cores
+from convline.runtime.host import usable_cores
 from convline.runtime.sources import Source
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,84 +127,64 @@ def test_no_bad_second_chooses_the_batch(bad: int) -> None:
     assert ran == [1, 1, 1]
 
 
-def run_limited(batch_s: Callable[[int, int], float], batches: int) -> list[int]:
-    """Return the limit of four workers at each batch of one image.
+def in_threads(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], object]) -> None:
+    """Have threads answer, which call `before` with the first path of each of their tasks."""
+    process = ImageWorker.process
 
-    batch_s: the seconds of a batch by its number and the active workers, which share the clock.
+    def process_after(worker: ImageWorker, task: image_job.Task) -> list[EncodedBatch]:
+        before(task[0][0].path)
+        return process(worker, task)
+
+    monkeypatch.setattr(image_job, "SMALL_MODEL", 0)
+    monkeypatch.setattr(ImageWorker, "process", process_after)
+
+
+def test_no_bad_second_chooses_the_workers(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread per core, though the first image takes a second: each of the eight batches waits
+    until four threads have one.
     """
-    now, limits = 0.0, []
-    workers = ActiveWorkers(4, lambda: now)
-    for n in range(batches):
-        limits.append(workers.limit)
-        with workers.one(1):
-            now += batch_s(n, workers.limit) / workers.limit
-    return limits
-
-
-def test_all_workers_stay_active_unless_half_are_faster_in_every_turn() -> None:
-    """Phases of 12 batches; the first two, of all and of half, decide for all, and then it rests.
-
-    A slow second in a phase of all workers decides nothing, because the next turn contradicts it.
-    """
-    equal = run_limited(lambda n, active: 1.0, 1000)
-    assert equal[:36] == [4] * 12 + [2] * 12 + [4] * 12 and equal.count(2) == 2 * 12
-    noisy = run_limited(lambda n, active: 9.0 if n < 12 else 1.0, 1000)
-    assert set(noisy[:12]) == {4} and set(noisy[48:700]) == {4} and noisy.count(2) == 3 * 12
-    crowded = run_limited(lambda n, active: active**1.5, 1000)
-    assert set(crowded[60:800]) == {2}
-
-
-def test_a_choice_of_workers_is_corrected() -> None:
-    """Half are faster until batch 500, as beside another job; later all are."""
-    limits = run_limited(lambda n, active: active**1.5 if n < 500 else 1.0, 3000)
-    assert limits[499] == 2 and limits[-1] == 4 and limits[1000:].count(2) < 100
+    together = threading.Barrier(4)
+    in_threads(monkeypatch, lambda path: together.wait(timeout=20))
+    monkeypatch.setattr(image_job, "usable_cores", lambda: 4)
+    monkeypatch.setattr(image_job, "MANY", 32)
+    monkeypatch.setattr(image_job, "time_image", lambda run: 1.0)
+    sources = [Source(f"none-{n}.png") for n in range(32)]
+    output = str(tmp_path / "rows.csv")
+    summary = answer_images(read_model_file(classifier), "cpu", sources, output, io.BytesIO())
+    assert (summary.workers, summary.batch) == ("4 threads", 4)
 
 
 def test_rows_do_not_depend_on_the_choice(
-    classifier: Path, shades: tuple[Classifier, dict[str, str]]
+    classifier: Path,
+    shades: tuple[Classifier, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The bytes of the table are the same for every batch size, and for half of the workers."""
-    file, sources = read_model_file(classifier), [*map(Source, [*shades[1]] * 40)]
+    """The bytes of a table are the same from one thread and from three, by batches of 3 and of 16,
+    though of several the threads with dark images are late.
+    """
+    in_threads(monkeypatch, lambda path: time.sleep(0.02 * path.endswith("/0.png")))
+    sources, file = [*map(Source, [*shades[1]] * 25)], read_model_file(classifier)
     tables = set()
+    for workers, batch in ((1, 16), (3, 16), (3, 3)):
+        output = tmp_path / f"{workers}-{batch}.csv"
+        summary = answer_images(
+            file, "cpu", sources, str(output), io.BytesIO(), batch=batch, workers=workers
+        )
+        assert summary.workers == f"{workers} thread{'s' * (workers > 1)}"
+        tables.add(output.read_bytes())
+    assert len(tables) == 1 and tables.pop().count(b"\n") == 1 + len(sources)
+
+
+def test_a_given_batch_is_kept(classifier: Path) -> None:
+    """And a task is whole batches; a chosen one is among the sizes."""
+    worker = ImageWorker(read_model_file(classifier), "cpu", DEFAULTS, "-")
+    assert worker.choose_sizes(None).batch in BATCH_SIZES
     for batch in (1, *BATCH_SIZES):
-        worker = ImageWorker(file, "cpu", DEFAULTS, "-", batch=batch, active=ActiveWorkers(4))
-        worker.active.limit = 2 if batch == 4 else 4
-        parts = worker.process_limited([*batched(sources, batch)])
-        tables.add(b"".join(part.encoded for part in parts))
-        assert worker.choose_sizes(None).batch in BATCH_SIZES
         sizes = worker.choose_sizes(batch)
         assert sizes.batch == batch and sizes.task % batch == 0
-    assert len(tables) == 1
-
-
-def test_active_workers_never_exceed_the_limit() -> None:
-    workers, active, most = ActiveWorkers(4), [], 0
-    workers.limit = 2
-
-    def work(_: int) -> None:
-        nonlocal most
-        with workers.one(1):
-            active.append(1)
-            most = max(most, len(active))
-            time.sleep(0.002)
-            active.pop()
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(10)))
-    assert most == 2
-
-
-def test_cores_that_share_a_physical_core(tmp_path: Path) -> None:
-    """Two allowed cores with one list of siblings; none where Linux tells nothing."""
-    names = str(tmp_path / "cpu{}")
-    assert not shares_cores(names)
-    allowed = sorted(os.sched_getaffinity(0))
-    for core in allowed:
-        Path(names.format(core)).write_text(f"{core}\n")
-    assert not shares_cores(names)
-    for core in allowed:
-        Path(names.format(core)).write_text("0-1\n")
-    assert shares_cores(names) == (len(allowed) > 1)
 
 
 def test_the_api_accepts_every_form_of_an_image(classifier: Path, tmp_path: Path) -> None:
