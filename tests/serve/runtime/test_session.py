@@ -93,6 +93,37 @@ def test_both_distributions_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
         session.open_session(b"", "cpu")
 
 
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["onnxruntime-1.2.dist-info"], {"onnxruntime": "1.2"}),
+        (["onnxruntime.egg-info"], {"onnxruntime": "unknown"}),
+        (["onnxruntime-1.2-py3.11.egg-info"], {"onnxruntime": "1.2"}),
+        (["onnxruntime-gpu.egg-info"], {"onnxruntime-gpu": "unknown"}),
+        (["Onnxruntime_GPU-1.2.dist-info"], {"onnxruntime-gpu": "1.2"}),
+        (["ONNXruntime.gpu-1.2.dist-info"], {"onnxruntime-gpu": "1.2"}),
+        (["onnxruntime-1.9.dist-info", "onnxruntime-1.10.dist-info"], {"onnxruntime": "1.10"}),
+        (["onnxruntime_extensions-1.2.dist-info", "onnxruntime", "onnxruntime-1.2.txt"], {}),
+    ],
+)
+def test_the_names_of_installed_distributions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entries: list[str], expected: dict[str, str]
+) -> None:
+    """Folders as pip, setuptools and conda leave them; a zip, a file and a folder that is not there
+    are on the path too, and a second folder whose version the first hides.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    for entry in entries:
+        (first / entry).mkdir(parents=True)
+    for name in expected:
+        (second / f"{name.replace('-', '_')}-9.9.dist-info").mkdir(parents=True)
+    (tmp_path / "some.zip").write_bytes(b"PK")
+    (tmp_path / "some.py").touch()
+    path = [tmp_path / name for name in ("some.zip", "some.py", "none")]
+    monkeypatch.setattr("sys.path", [*map(str, path), str(first), str(second)])
+    assert session.distributions() == expected
+
+
 def test_bytes_that_are_no_model_are_an_error() -> None:
     """onnxruntime's complaint becomes one sentence."""
     with pytest.raises(ModelFileError, match="cannot open it"):
