@@ -254,10 +254,14 @@ def test_erased_rectangles_have_the_mean_colour() -> None:
 
 
 @pytest.mark.parametrize(("images", "height", "width"), [(1, 32, 32), (31, 17, 33), (3, 227, 227)])
-def test_the_grid_is_torch_s_bit_for_bit(images: int, height: int, width: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_grid_is_torch_s_bit_for_bit(
+    images: int, height: int, width: int, dtype: torch.dtype
+) -> None:
     """What it gathers, too, though the grid's layout is another."""
-    source = torch.rand(images, 2, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    batch = torch.rand(images, 2, height, width)
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(images, 2, 3, dtype=dtype, generator=generator) - 0.5
+    batch = torch.rand(images, 2, height, width, dtype=dtype)
     expected = F.affine_grid(source, list(batch.shape), align_corners=False)
     got = augment.affine_grid(source, height, width)
     assert torch.equal(got, expected)
