@@ -35,6 +35,7 @@ from pipeline.params.load import (
     lay_out_study,
     load,
     missing_files,
+    study_recipes,
 )
 
 
@@ -77,11 +78,11 @@ def main() -> None:
 
 def tell_missing_files(params: Params) -> None:
     """Name the entries and studies whose own stages will fail for want of data or weights."""
-    made = {name: params.models[name] for name in params.line}
-    made |= {name: params.models[params.studies[name].recipe] for name in params.line_studies}
-    for name, recipe in made.items():
-        if missing := missing_files(recipe):
-            cure = "put it there, or take the name out of the line; the others are made"
+    made = {name: [params.models[name]] for name in params.line}
+    made |= {name: [*study_recipes(params, name).values()] for name in params.line_studies}
+    for name, recipes in made.items():
+        if missing := dict.fromkeys(text for recipe in recipes for text in missing_files(recipe)):
+            cure = "put it there, or take the name out of the line, which stops at it"
             note(f"{name} cannot be made: {', and '.join(missing)}; {cure}")
 
 

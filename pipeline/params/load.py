@@ -259,24 +259,27 @@ def lay_out(params: Params, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def lay_out_study(params: Params, name: str) -> dict[str, Any]:
-    """Return all that a study's numbers depend on, but for the stages' own code."""
+def study_recipes(params: Params, name: str) -> dict[str, EntryRecipe]:
+    """Return the recipes of a study's settings, without `full`, and those that they need."""
     study = params.studies[name]
     recipes = {
         setting: resolve(name, lay_over(study.recipe, study.base, layer, params), params.sets)
         for setting, layer in study.settings.items()
     }
-    recipes |= {
-        recipe.needs: params.models[recipe.needs]
-        for recipe in list(recipes.values())
-        if recipe.needs
+    return recipes | {
+        recipe.needs: params.models[recipe.needs] for recipe in recipes.values() if recipe.needs
     }
+
+
+def lay_out_study(params: Params, name: str) -> dict[str, Any]:
+    """Return all that a study's numbers depend on, but for the stages' own code."""
+    study = params.studies[name]
     return {
         "study": study.model_dump(mode="json"),
         "kinds": {measure: schema.MEASURES[measure][1] for measure in study.measures},
         "recipes": {
             setting: in_environment(params, recipe).model_dump(mode="json")
-            for setting, recipe in recipes.items()
+            for setting, recipe in study_recipes(params, name).items()
         },
     }
 

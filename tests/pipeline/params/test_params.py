@@ -2,6 +2,7 @@
 the cure.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -570,7 +571,7 @@ def test_an_entry_without_its_weights_is_named_and_the_others_are_laid_out(
     line = dict.fromkeys(("tiny", "far", "folder"), "scratch")
     write({**content, "data": sets, "line": line, "line_studies": []})
     told = stage(workspace)
-    cure = "put it there, or take the name out of the line; the others are made"
+    cure = "put it there, or take the name out of the line, which stops at it"
     assert told.returncode == 0
     assert [text for text in told.stderr.splitlines() if "cannot" in text] == [
         "far cannot be made: far.pth is not here nor below TORCH_HOME, which is not set; " + cure,
@@ -582,6 +583,33 @@ def test_an_entry_without_its_weights_is_named_and_the_others_are_laid_out(
     assert "far cannot" not in stage(workspace).stderr
     after = {name: json.loads(file.read_text())["code"] for name, file in files.items()}
     assert before["far"] != after["far"] and before["tiny"] == after["tiny"]
+
+
+def test_a_study_is_judged_by_its_own_recipes(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At size: full, too, a study is made of the recipe without its full block."""
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    sets = SETS | {"mine": {"source": "folder", "path": "photos", "licence": "own"}}
+    content = changed(*TINY, "full", to={"data": {"set": "mine"}})
+    study = {
+        "claim": "none",
+        "recipe": "tiny",
+        "settings": {"a": {}, "b": {"train": {"lr": 0.1}}},
+        "seeds": [0],
+        "measures": ["accuracy"],
+    }
+    studies = {
+        "small": copy.deepcopy(study),
+        "large": copy.deepcopy(study) | {"base": {"data": {"set": "mine"}}},
+    }
+    content |= {"data": sets, "size": "full", "line": {}, "studies": studies}
+    write(content | {"line_studies": ["small", "large"]})
+    ran = stage(workspace)
+    told = [text for text in ran.stderr.splitlines() if "cannot" in text]
+    assert ran.returncode == 0, ran.stderr
+    assert len(told) == 1 and told[0].startswith("large cannot be made: photos is not here nor")
+    assert told[0].count("photos") == 1
 
 
 def test_what_a_renamed_entry_leaves_is_named_and_kept(
