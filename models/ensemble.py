@@ -63,6 +63,7 @@ REFERENCE = {
 }
 
 
+KINDS = ("linear", "nlinear", "rlinear", "dlinear")  # of linear maps: those of ltsflinear
 MAP = {"kind": "nlinear", "rank": 0}  # options of a linear map, besides its look_back
 ROUNDS = 10  # of greedy selection
 
@@ -81,8 +82,9 @@ def check_options(
     for given in maps:
         whole: dict[str, Any] = {**MAP, "look_back": 1, **given}
         types = {type(whole["rank"]), type(whole["look_back"])}
-        if len(whole) > 3 or types != {int} or whole["rank"] < 0:
-            needed = "maps of kind, rank from 0 and look_back from 1"
+        wrong = whole["kind"] not in KINDS or types != {int} or whole["rank"] < 0
+        if len(whole) > 3 or wrong:
+            needed = f"maps of kind {', '.join(KINDS)}, rank from 0 and look_back from 1"
             raise ValueError(f"ensemble: expected {needed}, got {dict(given)}; correct it")
     seen = [*rows, *(given.get("look_back", context) for given in maps)]
     if not rows or not (normalise or maps) or min(seen) < 1 or max(seen) > context:

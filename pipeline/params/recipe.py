@@ -41,11 +41,13 @@ DATA_KEYWORDS = {
 }
 # Keys of `data:` that say how stage data keeps images: no part of the input that a backbone takes.
 LAYOUT = ("layout", "longest_side", "shard_mb", "on_undecodable", "max_skipped")
-# Keys that change nothing, unless another key of their block has one of these values.
+# Keys that change nothing, unless another key of their block has one of these values. A layer takes
+# such a key of the layers below away by null.
 EFFECTIVE = (
     ("data", "longest_side", "layout", ("shards", "auto")),
     ("data", "shard_mb", "layout", ("shards", "auto")),
     ("data", "max_skipped", "on_undecodable", ("skip",)),
+    ("train", "ridge", "start", ("closed_form",)),
     ("train.augment", "magnitude", "policy", ("randaugment",)),
     ("train.augment", "area", "crop", ("random_resized",)),
     ("train.augment", "aspect", "crop", ("random_resized",)),
@@ -150,6 +152,7 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     mistakes.check(RecipeBlock, recipe, place)
     if not isinstance(recipe, dict):
         mistakes.raise_any()
+    recipe = without_nulls(recipe)
     keys = {key: value for key, value in recipe.items() if f"{place}.{key}" not in mistakes}
     block = RecipeBlock.model_construct(**keys)
     image = takes_images(keys, sets)
@@ -175,7 +178,9 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
         data=whole.model_construct(
             made["data"].model_fields_set, **dict(made["data"]), task=task, spec=sets[name]
         ),
-        train=ResolvedTrain.model_construct(**dict(made["train"]), levels=levels),
+        train=ResolvedTrain.model_construct(
+            made["train"].model_fields_set | {"levels"}, **dict(made["train"]), levels=levels
+        ),
         weights=made["weights"],
         needs=block.needs,
         head=made["head"],
@@ -185,6 +190,18 @@ def resolve(place: str, recipe: Any, sets: Sets) -> EntryRecipe:
     given = found.data
     if isinstance(given, ImageData) and given.layout == "auto" and needs_array(found, given):
         return found.updated(data={"layout": "array"})
+    return found
+
+
+def without_nulls(recipe: Layer) -> Layer:
+    """Return a recipe without the keys of EFFECTIVE that are null."""
+    found = copy.deepcopy(recipe)
+    for name, key, *_ in EFFECTIVE:
+        block: Any = found
+        for part in name.split("."):
+            block = block.get(part) if isinstance(block, dict) else None
+        if isinstance(block, dict) and block.get(key, "") is None:
+            del block[key]
     return found
 
 
@@ -356,11 +373,15 @@ def check_crop(place: str, recipe: EntryRecipe) -> None:
 
 def check_effects(place: str, recipe: EntryRecipe) -> None:
     """Refuse keys that are set and would change nothing."""
-    blocks = {"data": recipe.data, "train.augment": recipe.train.augment}
+    train = recipe.train
+    blocks: dict[str, Part | None] = {"data": recipe.data, "train": train}
+    blocks["train.augment"] = train.augment
     for name, key, other, values in EFFECTIVE:
         block = blocks[name]
-        if block and key in block.model_fields_set and getattr(block, other) not in values:
-            raise ParamsError(f"{place}.{name}.{key}: it is for {other}: {values[0]}; leave it out")
+        given = getattr(block, other, values[0])
+        if block and key in block.model_fields_set and given not in values:
+            cure = f"leave it out, or write `{key}: null` beside `{other}: {given}`"
+            raise ParamsError(f"{place}.{name}.{key}: it is for {other}: {values[0]}; {cure}")
 
 
 def check_forecast(place: str, recipe: EntryRecipe, data: SeriesData) -> None:
@@ -444,18 +465,8 @@ def class_count(spec: Any) -> int | None:
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
-    """Return `base` with the keys of `over`, merged mapping by mapping; `augment` is replaced.
-
-    A key of `data:` that `over` leaves without effect is dropped: `layout: array` over shards needs
-    no word about `shard_mb`, which would be refused and which no layer could take away.
-    """
+    """Return `base` with the keys of `over`, merged mapping by mapping; `augment` is replaced."""
     merged = copy.deepcopy(base)
-    for block, key, other, values in EFFECTIVE:
-        above = over.get(block)
-        if isinstance(above, dict) and above.get(other, values[0]) not in values:
-            below = merged.get(block)
-            if isinstance(below, dict):
-                below.pop(key, None)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "augment"
         merged[key] = overlay(merged[key], value) if both else copy.deepcopy(value)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from pipeline.params import schema
+from pipeline.params.recipe import EFFECTIVE
 
 Json = dict[str, Any]
 BLOCKS: tuple[type[schema.Part], ...] = (
@@ -64,6 +65,12 @@ def json_schema() -> Json:
     data["description"] = "How images or series become the network's input."
     data["properties"] |= defs.pop("SeriesBlock")["properties"]
     defs["RecipeData"], _ = data, defs.pop("ImageBlock")
+    homes = {"data": "RecipeData", "train": "Train", "train.augment": "Augment"}
+    for name, key, *_ in EFFECTIVE:  # null takes such a key away
+        keys = defs[homes[name]]["properties"]
+        if not any(kind == {"type": "null"} for kind in keys[key].get("anyOf", [])):
+            about = {k: keys[key].pop(k) for k in ("default", "description") if k in keys[key]}
+            keys[key] = {"anyOf": [keys[key], {"type": "null"}]} | about
     typed = {
         "data": reference_to("RecipeData"),
         "train": reference_to("Train"),

@@ -8,6 +8,7 @@ import pytest
 from recipes import IMAGE_RECIPE, SETS, TRANSFERS
 from ruamel.yaml import YAML
 
+from models import ltsflinear
 from pipeline.core.errors import ParamsError
 from pipeline.params import load, schema
 from pipeline.params.recipe import built_on
@@ -89,20 +90,38 @@ def test_what_is_built_on_a_backbone_keeps_its_own_images(resolved: Resolve) -> 
     assert built_on("own", TRANSFERS | {"base": base, "own": own})["data"]["layout"] == "shards"
 
 
-def test_an_array_laid_over_shards_drops_their_keys(resolved: Resolve) -> None:
-    """A layer cannot take a key away, so what `layout: array` leaves without effect goes with it;
-    what stands beside `layout: array` is still refused.
-    """
+def test_a_layer_takes_the_keys_of_shards_away_by_null(resolved: Resolve) -> None:
+    """The refusal says how; a further layer of shards has the first one's keys again."""
     keys = {"layout": "shards", "shard_mb": 2.0, "longest_side": 64}
     sharded = load.overlay(IMAGE_RECIPE, {"data": keys})
+    array = load.overlay(sharded, {"data": {"layout": "array"}})
+    again = resolved(load.overlay(array, {"data": {"layout": "shards"}})).data
+    assert again == resolved(sharded).data and again.shard_mb == 2.0  # type: ignore[union-attr]
+    cure = "leave it out, or write `longest_side: null` beside `layout: array`"
+    with pytest.raises(ParamsError, match=f"longest_side: it is for layout: shards; {cure}"):
+        resolved(array)
     plain = resolved(IMAGE_RECIPE).data
-    assert resolved(sharded, data={"layout": "array"}).data == plain
-    assert resolved(sharded, data={"layout": "auto"}).data.shard_mb == 2.0  # type: ignore[union-attr]
-    with pytest.raises(ParamsError, match=r"data.shard_mb: it is for layout: shards; leave it out"):
-        resolved(sharded, data={"layout": "array", "shard_mb": 3.0})
-    skipping = {"on_undecodable": "skip", "max_skipped": 0.5}
-    over = resolved(load.overlay(sharded, {"data": skipping}), data={"on_undecodable": "error"})
-    assert over.data.max_skipped == plain.max_skipped  # type: ignore[union-attr]
+    nulls = {"shard_mb": None, "longest_side": None, "max_skipped": None}
+    assert resolved(array, data=nulls).data == plain == resolved(IMAGE_RECIPE, data=nulls).data
+    augment = {"augment": {"flip": "horizontal", "magnitude": None, "area": None}}
+    assert resolved(IMAGE_RECIPE, train=augment).train.augment.magnitude == 9  # type: ignore[union-attr]
+
+
+def test_a_ridge_is_for_the_closed_form(of_shop: Callable[..., EntryRecipe]) -> None:
+    cure = "it is for start: closed_form; leave it out, or write `ridge: null` beside `start: rand"
+    with pytest.raises(ParamsError, match=f"train.ridge: {cure}"):
+        of_shop(train={"ridge": 0.1})
+    assert of_shop(train={"ridge": None}).train.ridge == 1e-3
+    assert of_shop(train={"ridge": 0.1, "start": "closed_form"}).train.ridge == 0.1
+
+
+def test_an_unknown_kind_of_map_is_refused(of_shop: Callable[..., EntryRecipe]) -> None:
+    """Before stage train, with the kinds that ltsflinear has."""
+    for kind in ltsflinear.KINDS:
+        of_shop(arch="ensemble", net={"normalise": [], "maps": [{"kind": kind}]})
+    needed = f"expected maps of kind {', '.join(ltsflinear.KINDS)}, rank from 0 .*got .*'ridge'"
+    with pytest.raises(ParamsError, match=needed):
+        of_shop(arch="ensemble", net={"normalise": [], "maps": [{"kind": "ridge"}]})
 
 
 def test_a_study_trains_on_arrays(workspace: Path) -> None:
