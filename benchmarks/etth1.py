@@ -11,8 +11,9 @@ shares. Two are the least-squares map of a window less its mean, of rank 12, wit
 look-back; the third is a dilated net of 14 days, each window less its mean and by its spread.
 Candidates that do not follow the level of their window are left out beforehand, since validation
 rows do not show what they do beyond the range of the training rows. The net's epoch and the shares
-are chosen on validation rows (greedy selection in ten rounds); test rows are scored by the exported
-file, after all choices.
+are chosen on validation rows (greedy selection in ten rounds), if these hold ten windows ahead that
+do not overlap, as up to 192 hours of ETTh1; else the two maps have half each. Test rows are scored
+by the exported file, after all choices.
 
     python benchmarks/etth1.py     # all of it: an hour on one core; goes on where it stopped
     python benchmarks/etth1.py --task univariate --horizon 96 --seed 1

@@ -17,7 +17,9 @@ probabilities or quantiles?", section 3.
 All members are picked, or, after training, those by which the mean's squared error on validation
 rows is least: `best` is one, `greedy` adds the member that helps most ten times, one as often as it
 helps (Caruana, Niculescu-Mizil, Crew, Ksikes 2004, "Ensemble selection from libraries of models",
-section 2). The others are not in the exported file.
+section 2). The others are not in the exported file. Where the validation rows hold fewer than ten
+windows ahead that do not overlap, they cannot tell: the maps are picked, in equal shares, since
+least squares over all windows varies less than a trained net does; without maps, all members.
 
 In training the network returns each member's forecast, for a loss of its own: `aux_weight: 1` gives
 all members the same weight, and the training loss that is printed is the first member's. Each
@@ -66,6 +68,7 @@ REFERENCE = {
 KINDS = ("linear", "nlinear", "rlinear", "dlinear")  # of linear maps: those of ltsflinear
 MAP = {"kind": "nlinear", "rank": 0}  # options of a linear map, besides its look_back
 ROUNDS = 10  # of greedy selection
+LEAST = 10  # windows that do not overlap, of which a mean error can tell members apart
 
 
 def check_options(
@@ -102,7 +105,7 @@ class Choosing(Protocol):
     def picks(self) -> bool:
         """Return whether members are picked; only then the network has `counts`."""
 
-    def pick(self, products: Tensor) -> None:
+    def pick(self, products: Tensor, independent: float) -> None:
         """Set the counts, from the mean products of the members' errors (K, K)."""
 
 
@@ -207,9 +210,17 @@ class Ensemble(nn.Module):
         """Return the members that are not picked, as `summary.Trimmed` has it."""
         return [member for k, member in enumerate(self.members) if k not in self.picked]
 
-    def pick(self, products: Tensor) -> None:
-        """Pick members as `choose` says, from the mean products of their errors (K, K)."""
-        self.counts.copy_(pick(products, 1 if self.choose == "best" else ROUNDS))
+    def pick(self, products: Tensor, independent: float) -> None:
+        """Pick members as `choose` says, from the mean products of their errors (K, K).
+
+        independent: how many windows ahead, of those the means are over, do not overlap.
+        """
+        if independent < LEAST:
+            are_maps = torch.tensor([isinstance(member, Map) for member in self.members])
+            counts = are_maps if are_maps.any() else ~are_maps
+        else:
+            counts = pick(products, 1 if self.choose == "best" else ROUNDS)
+        self.counts.copy_(counts)
         take_counts(self, None)
 
     def solve(self, sums: Tensor, ridge: float, levels: Sequence[float]) -> list[nn.Parameter]:

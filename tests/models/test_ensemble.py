@@ -16,7 +16,7 @@ import torch
 from shop import CALENDAR, CONTEXT, HORIZON, MEMBERS, NET, untrained
 
 import models
-from models import closed_form
+from models import closed_form, ensemble
 from models.ensemble import Ensemble, pick
 from pipeline.core import stage
 from pipeline.core.errors import StageError
@@ -154,10 +154,13 @@ def test_greedy_selection_finds_the_planted_best() -> None:
     assert counts[3] == 0 and float(share @ products @ share) == pytest.approx(least, abs=0.02)
 
 
-def test_what_is_picked_is_the_forecast_and_is_recorded(of_shop: Resolve) -> None:
+def test_what_is_picked_is_the_forecast_and_is_recorded(
+    of_shop: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Squared errors of every member's own forecasts, and the share-weighed mean of these; a second
     network with the same weights picks the same.
     """
+    monkeypatch.setattr(ensemble, "LEAST", 0)
     net, state, source = fitted(of_shop)
     split = loop.load_batches(source, "validation", net, torch.device("cpu"))
     ((x, y),) = split.in_order(len(split))
@@ -183,6 +186,24 @@ def test_what_is_picked_is_the_forecast_and_is_recorded(of_shop: Resolve) -> Non
     again.net.picked = [0]
     again.load_state_dict(net.state_dict())
     torch.testing.assert_close(again.net(x), whole)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"), [({}, [0, 0, 1, 1]), ({"maps": [], "normalise": ["last"]}, [1, 1])]
+)
+def test_too_few_windows_that_do_not_overlap_pick_the_maps(
+    members: dict[str, Any], expected: list[int]
+) -> None:
+    """By products of errors, a TCN is the best; nine windows and a half cannot tell, ten can."""
+    given = {"series": 1, "targets": 1, "calendar": 0, "horizon": HORIZON, "context": CONTEXT}
+    options = LINEAR | {"normalise": ["instance"]} | members
+    net = models.build("ensemble", **given, quantiles=1, **options)
+    products = torch.eye(len(expected), dtype=torch.float64)
+    products[0, 0] = 1e-3
+    net.pick(products, 9.5)
+    assert net.counts.tolist() == expected
+    net.pick(products, 10.0)
+    assert net.picked == [0] * len(net.picked)
 
 
 def test_maps_in_closed_form_are_not_trained(of_shop: Resolve) -> None:

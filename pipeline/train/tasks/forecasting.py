@@ -109,7 +109,7 @@ def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
         outputs = [member(x).unflatten(1, (y.shape[1], -1)) for member in inner.members]
         errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten() for f in outputs])
         products += (errors @ errors.T).double() / (len(validation) * y[0].numel())
-    inner.pick(products)
+    inner.pick(products, len(validation) * validation.stride / y.shape[1])
     share = inner.counts / inner.counts.sum()
     rows = {
         label: {"share": float(part), "validation_mse": float(error)}
