@@ -66,10 +66,9 @@ def write_picture(option: str, folder: str, source: Source, picture: Image.Image
             expected = f"expected folders and files of its own, got a link at {name}"
             raise ServeError(f"{option} {folder}: {expected}; remove it")
         target.parent.mkdir(parents=True, exist_ok=True)
+        # write_file would end the job for a name that is too long
         with suppress(FileNotFoundError):
-            os.lstat(
-                part_of(str(target))
-            )  # a name that is too long would end write_file, and the job
+            os.lstat(part_of(str(target)))
         write_file(str(target), content.getvalue(), is_picture)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
