@@ -137,7 +137,7 @@ def test_the_names_of_torchvision_are_torchvisions() -> None:
         ("vgg", {"configuration": "A"}, 31, "expected at least 32 x 32 pixels, got 31 x 31"),
         ("zoo", {"name": "vit_b_16"}, 220, "expected a square of a multiple of 16 pixels, got 220"),
         ("ensemble", {"look_backs": [49]}, 0, "look-backs up to context 48, got look_backs [49]"),
-        ("ensemble", {"maps": [{"arch": "tcn"}]}, 0, "expected maps of kind, rank from 0 and look_back"),
+        ("ensemble", {"maps": [{"arch": "tcn"}]}, 0, ", dlinear, rank from 0 and look_back from 1"),
         ("ensemble", {"maps": [{"look_back": 49}]}, 0, "up to context 48, got look_backs [48, 49]"),
         ("ltsflinear", {"rank": 13}, 0, "expected rank up to context 48 and horizon 12, got 13"),
         ("tcn", {"patch": 2, "stride": 4}, 0, "expected patch >= stride >= 1 and kernel_size of 2"),
