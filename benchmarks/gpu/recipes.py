@@ -119,7 +119,8 @@ def like(recipe: Recipe) -> dataset.Data:
     forecast = {"horizon": block.horizon, "quantiles": block.quantiles}
     forecast |= {"columns": block.targets} if block.targets else {}
     mean = np.zeros(len(columns), np.float32)
-    about = {"task": "forecasting", "columns": columns, "input": given, "forecast": forecast}
+    about = {"task": "forecasting", "columns": columns, "season": 1}
+    about |= {"input": given, "forecast": forecast}
     return dataset.Data({}, {}, mean, np.ones_like(mean), about)
 
 
