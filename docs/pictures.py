@@ -139,6 +139,7 @@ DRAW = {
     "prediction": draw_prediction,
     "report": draw_report,
     "convolution": draw_convolution,
+    "architecture-or-recipe": draw_study_table,
     "degradation": draw_study_table,
     "generality": draw_study_table,
     "seeing": draw_seeing,

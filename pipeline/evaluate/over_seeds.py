@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,40 @@ def summarize(rows: list[Row]) -> Summary:
         setting: {m: t_interval(values, schema.MEASURES[m][1]) for m, values in by_measure.items()}
         for setting, by_measure in groups.items()
     }
+
+
+def crossed_values(rows: list[Row], factors: dict[str, list[str]], measure: str) -> np.ndarray:
+    """Return a measure as (levels of the first factor, levels of the second, seeds)."""
+    cells = [", ".join(levels) for levels in itertools.product(*factors.values())]
+    runs = {
+        (row["setting"], row["seed"]): row["value"] for row in rows if row["measure"] == measure
+    }
+    seeds = dict.fromkeys(seed for _, seed in runs)
+    values = [[runs[cell, seed] for seed in seeds] for cell in cells]
+    return np.array(values).reshape(*(len(levels) for levels in factors.values()), len(seeds))
+
+
+def variance_shares(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the shares of the variance of values (A, B, S): of factor A, of factor B, of both
+    together, of the seeds.
+
+    The sums of squares of the two-way analysis of variance (R. A. Fisher 1925, chapter VIII), over
+    their total: the shares add up to 1. Both together: by how much what B does depends on A.
+    """
+    cells = values.mean(2, keepdims=True)
+    a, b = cells.mean(1, keepdims=True), cells.mean(0, keepdims=True)
+    mean = values.mean()
+    parts = (a - mean, b - mean, cells - a - b + mean, values - cells)
+    squares = np.array([(part**2).mean() for part in parts])
+    own, other, both, seeds = squares / squares.sum()
+    return float(own), float(other), float(both), float(seeds)
+
+
+def mean_gains(values: np.ndarray) -> list[tuple[float, float, float]]:
+    """Return how much the last level of A has more than the first, and that of B, of values
+    (A, B, S).
+
+    Mean over the other factor, low and high of the 95 % interval over seeds.
+    """
+    gains = values[-1].mean(0) - values[0].mean(0), values[:, -1].mean(0) - values[:, 0].mean(0)
+    return [t_interval(list(gain), "difference") for gain in gains]

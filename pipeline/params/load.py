@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pipeline.core import paths
 from pipeline.core.errors import ParamsError, hint
 from pipeline.core.stage import note
 from pipeline.params import schema
-from pipeline.params.recipe import Sets, built_on, check_recipe, overlay, resolve
+from pipeline.params.recipe import Sets, built_on, check_recipe, laid_full, overlay, resolve
 from pipeline.params.schema import EntryRecipe, Layer, Recipe, Study
 from pipeline.params.validation_errors import BlockError, check_block
 from pipeline.params.working_recipe import describe_working_recipe
@@ -183,10 +184,16 @@ def check_study(name: str, study: Study, every: Params) -> None:
         )
     for line, joined in study.lines.items():
         check_names(f"{place}.lines.{line}", joined, study.settings)
+    if study.factors:
+        crossed = [", ".join(levels) for levels in itertools.product(*study.factors.values())]
+        check_names(f"{place}.factors", crossed, study.settings)
     for setting, layer in study.settings.items():
         where = f"{place}.settings.{setting}"
         check_block(schema.Setting, layer, where)
-        recipe = resolve(where, lay_over(study.recipe, study.base, layer, every), every.sets)
+        raw = lay_over(study.recipe, study.base, layer, every)
+        if raw.get("full"):
+            resolve(f"{where} (with its full block)", laid_full(raw), every.sets)
+        recipe = resolve(where, raw, every.sets)
         if getattr(recipe.data, "layout", "array") == "shards":
             what = "expected array, as studies train on, got shards"
             raise ParamsError(f"{where}.data.layout: {what}")
@@ -204,8 +211,9 @@ def check_study(name: str, study: Study, every: Params) -> None:
 
 
 def lay_over(name: str, base: Layer, setting: Layer, every: Params) -> Layer:
-    """Return a study's recipe, unchecked: models.<name> without `full`, then `base`, then
-    setting.
+    """Return a study's recipe, unchecked: models.<name> without `full`, then `base`, then setting.
+
+    The study's own `full:` blocks are in its `full`.
     """
     raw: Layer = {key: value for key, value in every.raw["models"][name].items() if key != "full"}
     for layer in (base, setting):

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from convline.colours import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
-from pipeline.evaluate.over_seeds import Row, Summary, summarize, t_interval
+from pipeline.evaluate.over_seeds import (
+    Row,
+    Summary,
+    crossed_values,
+    summarize,
+    t_interval,
+    variance_shares,
+)
 from pipeline.params import schema
 from pipeline.params.schema import Study
 from pipeline.plots.style import Picture, drawing, label_log_axis
@@ -21,6 +30,8 @@ KINDS = {  # of the curves' intervals; every other one is of a share
 
 def draw_study(study: Study, rows: list[Row], path: Path, alt: str) -> Picture:
     """Draw each measure as intervals with a dot for each seed, or as lines; then the curves."""
+    if study.factors:
+        return draw_factors(study, rows, path, alt)
     names, summary = [*study.measures, *study.curves], summarize(rows)
     columns = 1 if len(names) == 1 else 2
     lines = -(-len(names) // columns)
@@ -39,6 +50,44 @@ def draw_study(study: Study, rows: list[Row], path: Path, alt: str) -> Picture:
         for axis in axes.flat[len(names) :]:
             axis.set_visible(False)
     return Picture(path.name, width, height, alt)
+
+
+def draw_factors(study: Study, rows: list[Row], path: Path, alt: str) -> Picture:
+    """Draw each measure with its interval by level of the first factor, in the colour of the
+    second's; beside it the shares of its variance.
+    """
+    width, height = 760, (60 + 28 * len(next(iter(study.factors.values())))) * len(study.measures)
+    with drawing(path, width, height, rows=len(study.measures), columns=2) as axes:
+        for (left, right), measure in zip(axes, study.measures, strict=True):
+            left.set(title=measure)
+            draw_levels(left, measure, study.factors, summarize(rows))
+            draw_shares(right, study.factors, crossed_values(rows, study.factors, measure))
+            right.set(title=f"share of the variance of {measure}")
+    return Picture(path.name, width, height, alt)
+
+
+def draw_levels(axis: Axes, measure: str, factors: dict[str, list[str]], summary: Summary) -> None:
+    """Draw means and intervals: a row for each level of the first factor."""
+    rows, colours = factors.values()
+    for k, level in enumerate(colours):
+        y = [at + 0.22 * (k - (len(colours) - 1) / 2) for at in range(len(rows))]
+        points = [summary[f"{row}, {level}"][measure] for row in rows]
+        mean, low, high = zip(*points, strict=True)
+        (line,) = axis.plot(mean, y, "o", ms=4, label=level)
+        axis.hlines(y, low, high, line.get_color(), lw=4, alpha=0.35)
+    axis.set(yticks=range(len(rows)), yticklabels=rows)
+    axis.invert_yaxis()
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(colours), borderpad=0)
+
+
+def draw_shares(axis: Axes, factors: dict[str, list[str]], values: np.ndarray) -> None:
+    """Draw the shares of the variance of values (A, B, S) as bars."""
+    shares = variance_shares(values)
+    bars = axis.barh([*factors, "interaction", "seed"], shares, color=BLUE, height=0.6)
+    axis.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
+    axis.set(xlim=(0, 1))
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.invert_yaxis()
 
 
 def draw_intervals(

@@ -14,12 +14,12 @@ from pipeline.core.files import write_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
 from pipeline.data import dataset, prepare
-from pipeline.evaluate import naive_baselines
+from pipeline.evaluate import naive_baselines, over_seeds
 from pipeline.evaluate.over_seeds import Row, summarize
 from pipeline.network import pretrained
 from pipeline.params import load as params
 from pipeline.params import schema
-from pipeline.params.recipe import overlay, resolve
+from pipeline.params.recipe import laid_full, overlay, resolve
 from pipeline.params.schema import Layer, Recipe, Study
 from pipeline.study import measures
 from pipeline.study.measures import CURVES, MEASURES, Run
@@ -29,8 +29,12 @@ FOLDER = RESULTS / "studies"
 
 
 def resolve_run(name: str, base: Layer, setting: Layer, seed: int, every: params.Params) -> Recipe:
-    """Return the recipe of one run: models.<name> with `base`, the setting and the seed."""
-    raw = overlay(params.lay_over(name, base, setting, every), {"train": {"seed": seed}})
+    """Return the recipe of one run: models.<name> with `base`, the setting and the seed.
+
+    With `size: full`, the `full:` blocks of `base` and of the setting are laid over it.
+    """
+    raw = params.lay_over(name, base, setting, every)
+    raw = overlay(laid_full(raw) if every.size == "full" else raw, {"train": {"seed": seed}})
     recipe = params.in_environment(every, resolve(f"params.yaml models.{name}", raw, every.sets))
     if getattr(recipe.data.spec, "per_class", None):
         recipe = recipe.updated(data={"spec": {"draw": seed}})
@@ -163,7 +167,25 @@ def write_table(name: str, study: Study, rows: list[Row]) -> None:
     for setting, by_measure in summarize(rows).items():
         cells = [format_interval(by_measure[m]) if m in by_measure else "" for m in study.measures]
         lines.append(f"| {setting} | {' | '.join(cells)} |")
+    for measure in study.measures if study.factors else []:
+        lines += ["", describe_factors(study.factors, rows, measure)]
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def describe_factors(factors: dict[str, list[str]], rows: list[Row], measure: str) -> str:
+    """Return what each of two factors does to a measure: share of the variance, and mean gain."""
+    values = over_seeds.crossed_values(rows, factors, measure)
+    *shares, seeds = over_seeds.variance_shares(values)
+    names = [*factors, "interaction"]
+    parts = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
+    gains = [
+        f"{levels[-1]} less {levels[0]}: {format_interval(gain)}"
+        for levels, gain in zip(factors.values(), over_seeds.mean_gains(values), strict=True)
+    ]
+    return (
+        f"Variance of {measure}: {', '.join(parts)}, seed {seeds:.0%}."
+        f" Mean gain: {'; '.join(gains)}."
+    )
 
 
 def format_interval(value: tuple[float, float, float]) -> str:

@@ -38,13 +38,13 @@ class Setting(FullBlock):
     needs: str | None = Field(
         None, description="another recipe, whose trained network is the backbone"
     )
+    full: Layer = Field({}, description="laid over the recipe where `size: full`")
 
 
 class RecipeBlock(Setting):
     """A recipe as it stands under `models:`, its `full:` block apart."""
 
     arch: str = Field(description="a module of models/")
-    full: Layer = Field({}, description="laid over the recipe where `size: full`")
     saliency: bool = Field(
         False, description="the exported file also gives d score / d pixel, for `infer explain`"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.params.schema.block import Layer, Part, Seed
 
@@ -58,3 +58,17 @@ class Study(Part):
         {},
         description="name of a line: the settings that it joins in a plot; the others are levels",
     )
+    factors: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(
+        {},
+        description=(
+            "two factors with their levels, whose settings are named `level, level`: the table and"
+            " the plot say how much of the variance is due to each"
+        ),
+    )
+
+    @field_validator("factors")
+    @classmethod
+    def require_two(cls, factors: dict[str, list[str]]) -> dict[str, list[str]]:
+        if len(factors) not in (0, 2):
+            raise ValueError(f"expected two, got {len(factors)}")
+        return factors

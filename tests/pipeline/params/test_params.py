@@ -19,6 +19,7 @@ from pipeline.params import __main__ as params_main
 from pipeline.params import load as params
 from pipeline.params.network_options import architectures
 from pipeline.params.schema import CheckPart, DataPart, Recipe
+from pipeline.study.runs import resolve_run
 
 GOOD = {
     "line": {"tiny": "scratch"},
@@ -298,6 +299,17 @@ MISTAKES = [
         {**STUDY, "settings": {"a": {}, "b": {"train": {"lrr": 1}}}},
         "studies.s.settings.b.train.lrr: unknown key; did you mean 'lr'?",
     ),
+    # two factors, all of whose pairs are settings
+    (
+        ("studies", "s"),
+        {**STUDY, "factors": {"network": ["a", "b"]}},
+        "studies.s.factors: expected two, got 1",
+    ),
+    (
+        ("studies", "s"),
+        {**STUDY, "settings": {"a, x": {}}, "factors": {"n": ["a", "b"], "r": ["x", "y"]}},
+        "studies.s.factors: nothing is named 'a, y'; did you mean 'a, x'?",
+    ),
 ]
 
 
@@ -364,6 +376,24 @@ def test_a_study_setting_wins_at_both_sizes(workspace: Path) -> None:
     made = params.lay_over(of.recipe, of.base, of.settings["a"], every)
     assert made["train"] == {"epochs": 9, "batch": 8, "lr": 0.01}
     assert (made["arch"], made["net"], "full" in made) == ("cnn1", {}, False)
+
+
+def test_the_full_block_of_a_study_is_checked_at_both_sizes(workspace: Path) -> None:
+    """It is the study's own: in `base` and in a setting, laid over the setting."""
+    study = {
+        **STUDY,
+        "base": {"train": {"batch": 8}, "full": {"train": {"epochs": 90, "batch": 9}}},
+        "settings": {"a": {"train": {"epochs": 4}, "full": {"train": {"lr": 0.5}}}},
+    }
+    content = changed(*TINY, "full", to={"train": {"momentum": 0.1}})
+    for size, expected in (("small", (4, 8, 0.01, 0.9)), ("full", (90, 9, 0.5, 0.9))):
+        every = params.load(write({**content, "size": size, "studies": {"s": study}}))
+        train = resolve_run("tiny", study["base"], study["settings"]["a"], 1, every).train
+        assert (train.epochs, train.batch, train.lr, train.momentum) == expected
+    study["settings"]["a"]["full"]["train"]["lr"] = "low"
+    what = r"studies.s.settings.a \(with its full block\).train.lr: expected a number, got 'low'"
+    with pytest.raises(ParamsError, match=what):
+        params.load(write({**content, "studies": {"s": study}}))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import copy
 import csv
+import itertools
 import sys
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from recipes import IMAGE_RECIPE, SERIES_RECIPE, SETS
 from ruamel.yaml import YAML
@@ -15,10 +17,17 @@ from scipy import stats
 
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.data import prepare
-from pipeline.evaluate.over_seeds import read_rows, summarize, t_interval
+from pipeline.evaluate.over_seeds import (
+    crossed_values,
+    mean_gains,
+    read_rows,
+    summarize,
+    t_interval,
+    variance_shares,
+)
 from pipeline.params import load as params
 from pipeline.params import schema
-from pipeline.plots.studies import draw_lines, draw_study
+from pipeline.plots.studies import draw_levels, draw_lines, draw_shares, draw_study
 from pipeline.study import __main__ as study_main
 from pipeline.study import measures
 from pipeline.study import runs as study
@@ -241,8 +250,6 @@ def test_the_stage_writes_a_table_that_is_drawn(
 
 def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
     """The means of the rows; three settings in two lines and a level."""
-    from matplotlib.figure import Figure
-
     runs = [(k, name, seed) for k, name in enumerate("abcd") for seed in (1, 3)]
     rows = [
         study.make_row("s", name, seed, "accuracy", "", k / 10 + seed / 100)
@@ -255,6 +262,81 @@ def test_lines_join_settings_and_the_others_are_levels(workspace: Path) -> None:
     assert drawn["one"] == [[1, pytest.approx(0.22)]]
     (level,) = (c for c in axis.collections if c.get_label() == "d")
     assert level.get_segments()[0].tolist() == [[1, pytest.approx(0.32)], [2, pytest.approx(0.32)]]
+
+
+def crossed_rows() -> list[dict]:
+    """Return the rows of a study of 3 nets by 2 recipes, 4 seeds."""
+    random = np.random.default_rng(1)
+    runs = itertools.product("abc", "xy", range(4))
+    effects = {"a": 0.0, "b": 0.1, "c": 0.25, "x": 0.0, "y": 0.15}
+    return [
+        study.make_row(
+            "s",
+            f"{net}, {recipe}",
+            seed,
+            "accuracy",
+            "",
+            0.4 + effects[net] + effects[recipe] * (net != "b") + random.normal() / 50,
+        )
+        for net, recipe, seed in runs
+    ]
+
+
+FACTORS = {"net": ["a", "b", "c"], "recipe": ["x", "y"]}
+
+
+def test_the_shares_of_variance_are_those_of_statsmodels() -> None:
+    """The sums of squares of its two-way analysis of variance, over their total."""
+    from pandas import DataFrame
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    rows = crossed_rows()
+    frame = DataFrame(
+        [(*row["setting"].split(", "), row["value"]) for row in rows], columns=["a", "b", "value"]
+    )
+    expected = anova_lm(ols("value ~ C(a) * C(b)", frame).fit())["sum_sq"]
+    got = variance_shares(crossed_values(rows, FACTORS, "accuracy"))
+    np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-6)
+
+
+def test_the_gain_of_a_factor_is_a_mean_over_the_other() -> None:
+    """By the rows' own effects: c - a is .25 + 0, y - x is .15 in two nets of three."""
+    (net, *ends), (recipe, *_) = mean_gains(crossed_values(crossed_rows(), FACTORS, "accuracy"))
+    assert net == pytest.approx(0.25, abs=0.02) and recipe == pytest.approx(0.10, abs=0.02)
+    assert ends[0] < net < ends[1]
+
+
+def test_a_study_of_two_factors_says_what_each_explains(loaded: params.Params) -> None:
+    """The table's last line has the shares; the plot has an interval for each cell, and a bar for
+    each share.
+    """
+    crossed = loaded.studies["digits"].updated(
+        measures=["accuracy"],
+        curves=[],
+        factors=FACTORS,
+        settings={f"{a}, {b}": {} for a in "abc" for b in "xy"},
+    )
+    rows = crossed_rows()
+    study.write_table("crossed", crossed, rows)
+    last = (study.FOLDER / "crossed.md").read_text().splitlines()[-1]
+    shares = variance_shares(crossed_values(rows, FACTORS, "accuracy"))
+    own, other, both, seed = (f"{share:.0%}" for share in shares)
+    assert last.startswith(
+        f"Variance of accuracy: net {own}, recipe {other}, interaction {both}, seed"
+        f" {seed}. Mean gain: c less a: 0.2"
+    )
+    left, right = Figure().subplots(1, 2)
+    draw_levels(left, "accuracy", FACTORS, summarize(rows))
+    means = {line.get_label(): line.get_xdata().tolist() for line in left.get_lines()}
+    by_cell = summarize(rows)
+    assert means["y"] == [by_cell[f"{net}, y"]["accuracy"][0] for net in "abc"]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["a", "b", "c"]
+    draw_shares(right, FACTORS, crossed_values(rows, FACTORS, "accuracy"))
+    assert [bar.get_width() for bar in right.patches] == pytest.approx(shares)
+    drawn = draw_study(crossed, rows, Path("crossed.png"), "")
+    with Image.open("crossed.png") as image:
+        assert image.width >= drawn.width
 
 
 def test_an_unknown_study_is_an_error(
