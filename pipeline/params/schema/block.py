@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 ImageTask = Literal["classification", "detection", "segmentation", "captioning"]
 TASKS = [*get_args(ImageTask), "forecasting"]
@@ -16,6 +16,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 FractionOrCount = Annotated[int, Field(ge=0)] | NonNegative
 Names = Annotated[list[str], Field(min_length=1)]
 Layer = dict[str, Any]  # keys of a recipe, laid over another recipe before both are checked
+
+E = TypeVar("E", int, float)
+
+
+def require_rising(ends: tuple[E, E]) -> tuple[E, E]:
+    """Raise ValueError where the first is above the second."""
+    if ends[0] > ends[1]:
+        raise ValueError(f"expected [least, largest], got {list(ends)}")
+    return ends
+
+
+Rising = AfterValidator(require_rising)  # of a pair
 
 
 class Part(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, Strict
 
 from pipeline.params.schema.block import (
     FractionOrCount,
@@ -12,6 +12,7 @@ from pipeline.params.schema.block import (
     NonNegative,
     Part,
     Positive,
+    Rising,
     Seed,
 )
 
@@ -157,7 +158,7 @@ class ScenesSet(AnnotatedSet):
     size: Annotated[tuple[SceneSide, SceneSide], Strict(False)] = Field(
         (80, 80), description="height and width of a scene in pixels"
     )
-    digits: Annotated[tuple[DigitCount, DigitCount], Strict(False)] = Field(
+    digits: Annotated[tuple[DigitCount, DigitCount], Strict(False), Rising] = Field(
         (1, 6), description="least and largest number of digits in a scene"
     )
     distinct: bool = Field(False, description="no digit is in a scene twice")
@@ -165,13 +166,6 @@ class ScenesSet(AnnotatedSet):
     validation: Positive = Field(300, description="scenes of the validation split")
     test: Positive = Field(400, description="scenes of the test split")
     licence: Licence = "CC BY 4.0 (UCI optical recognition of handwritten digits)"
-
-    @field_validator("digits")
-    @classmethod
-    def require_rising_digits(cls, digits: tuple[int, int]) -> tuple[int, int]:
-        if digits[0] > digits[1]:
-            raise ValueError(f"expected [least, largest], got {list(digits)}")
-        return digits
 
 
 class OwnAnnotatedSet(AnnotatedSet):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, model_validator
 
-from pipeline.params.schema.block import NonNegative, Part, Positive, Seed, Share
+from pipeline.params.schema.block import NonNegative, Part, Positive, Rising, Seed, Share
 
 AreaShare = Annotated[float, Field(gt=0, le=1)]
 Aspect = Annotated[float, Field(ge=0.1, le=10)]  # width over height
@@ -18,7 +18,9 @@ class Augment(Part):
     rotate: NonNegative = Field(0.0, description="largest angle in degrees, either way")
     shift: Share = Field(0.0, description="largest shift as a fraction of height and width")
     zoom: Annotated[
-        tuple[Annotated[float, Field(ge=0.01)], Annotated[float, Field(ge=0.01)]], Strict(False)
+        tuple[Annotated[float, Field(ge=0.01)], Annotated[float, Field(ge=0.01)]],
+        Strict(False),
+        Rising,
     ] = Field((1.0, 1.0), description="least and largest scale")
     flip: Literal["none", "horizontal", "vertical", "both"] = Field(
         "none", description="mirror half of the images"
@@ -37,10 +39,10 @@ class Augment(Part):
             " aspect ratio"
         ),
     )
-    area: Annotated[tuple[AreaShare, AreaShare], Strict(False)] = Field(
+    area: Annotated[tuple[AreaShare, AreaShare], Strict(False), Rising] = Field(
         (0.08, 1.0), description="random_resized only: least and largest share of the photo's area"
     )
-    aspect: Annotated[tuple[Aspect, Aspect], Strict(False)] = Field(
+    aspect: Annotated[tuple[Aspect, Aspect], Strict(False), Rising] = Field(
         (3 / 4, 4 / 3),
         description="random_resized only: least and largest ratio of width to height",
     )
@@ -60,13 +62,6 @@ class Augment(Part):
             " (random erasing, Zhong et al. 2020, arXiv:1708.04896)"
         ),
     )
-
-    @field_validator("zoom", "area", "aspect")
-    @classmethod
-    def require_rising_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        if ends[0] > ends[1]:
-            raise ValueError(f"expected [least, largest], got {list(ends)}")
-        return ends
 
 
 class Train(Part):
