@@ -57,7 +57,8 @@ scm: $(READY)
 
 # Test files in parallel, one thread each; on more than four cores the fixtures of each process cost more than they save.
 # In the order of the folders: xdist would run files of few tests last, and those take longest (end_to_end).
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A process that dies ends the run with the name of its test: replaced, it would leave xdist waiting for ever.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: $(READY) scm
 	$(SIDE_BY_SIDE) -m "not long"
