@@ -58,12 +58,26 @@ def test_padded_batches_equal_plain_runs(classifier: Path) -> None:
     )
 
 
-def test_the_batch_grows_while_throughput_grows() -> None:
-    """A run that always takes 5 ms gives the largest size; a batch that takes longer than its parts
-    gives the smallest.
-    """
-    assert measure_batch_size(lambda n: time.sleep(0.005), 2, (1, 2, 4)) == 4
-    assert measure_batch_size(lambda n: time.sleep(0.01 * n**2), 2, (1, 2, 4)) == 1
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [(lambda n: 5.0, 4), (lambda n: 1.0 * n, 1), (lambda n: 1.0 * n**2, 1)],
+    ids=["a call costs all", "an image costs all", "a batch takes longer than its parts"],
+)
+def test_the_batch_grows_while_throughput_grows(
+    monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float], expected: int
+) -> None:
+    """By a clock that only the runs move: this machine's own has other work."""
+    now = 0.0
+
+    def run(size: int) -> None:
+        nonlocal now
+        now += cost(size) * 1e-3
+
+    monkeypatch.setattr("convline.jobs.batch_size.time.perf_counter", lambda: now)
+    assert measure_batch_size(run, 1, (1, 2, 4)) == expected
+
+
+def test_there_is_at_least_one_usable_core() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
