@@ -8,13 +8,12 @@ import functools
 from typing import Any
 
 import numpy as np
+from convline.runtime.openvino import import_openvino
 
 
 @functools.cache
 def openvino_core() -> Any:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     core.set_property({"INFERENCE_NUM_THREADS": 1})
     core.set_property(
         "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
