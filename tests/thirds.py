@@ -4,27 +4,15 @@ the file.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
-from convline.runtime.openvino import import_openvino
-
-
-@functools.cache
-def openvino_core() -> Any:
-    core = import_openvino().Core()
-    core.set_property({"INFERENCE_NUM_THREADS": 1})
-    core.set_property(
-        "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )  # bf16 where the processor has it, if not told
-    return core
+from convline.runtime.openvino import core
 
 
 def openvino_answers(model: bytes, x: np.ndarray) -> np.ndarray:
     """Return the first output of an ONNX model for x under OpenVINO's CPU runtime."""
-    core = openvino_core()
-    compiled = core.compile_model(core.read_model(model), "CPU")
+    # bf16 where the processor has it, if not told
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core().compile_model(core().read_model(model), "CPU", settings)
     return np.array(compiled([x])[compiled.output(0)])
 
 

@@ -4,14 +4,14 @@ OpenVINO runs fastest on fixed shapes, so the graph is compiled for each batch s
 batch that has no compiled size of its own, but one of less than twice its rows, is padded to that
 one: the rest of a table does not cost a compilation. OpenVINO takes bfloat16 where the processor
 has it, unless it is told to compute in float32.
-
-`openvino` is imported when the first session is opened.
 """
 
+import functools
 import re
 import sys
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -36,13 +36,6 @@ class Node(NamedTuple):
     shape: list[int | None]
 
 
-class Compiled(NamedTuple):
-    """The graph compiled for one batch size, and its requests that no thread uses now."""
-
-    model: Any
-    idle: deque[Any]
-
-
 class OpenVinoSession:
     """The graph of an ONNX file on the CPU; several threads may run it at once.
 
@@ -52,9 +45,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, model: Any, *, threads: int | None, streams: int = 1, bf16: bool) -> None:
-        openvino = import_openvino()
-        self._core = openvino.Core()
-        if bf16 and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if bf16 and "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             what = "asked for bf16: this processor has no instructions for it"
             raise DeviceError(f"{what}, which makes it slower than fp32; pass --variant fp32")
         # Processes that pin their threads all take the same first core.
@@ -66,11 +57,13 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         self._threads, self._lock = threads, threading.Lock()
-        self._compiled: dict[int, Compiled] = {}  # by batch size
+        # By batch size: what is compiled, and its requests that no thread uses now.
+        self._compiled: dict[int, tuple[Any, deque[Any]]] = {}
         try:
-            self._graph = self._core.read_model(model)
+            self._graph = core().read_model(model)
         except RuntimeError as error:
-            what = f"model: OpenVINO {openvino.__version__[:8]} cannot read it ({reason(error)})"
+            version = import_openvino().__version__[:8]
+            what = f"model: OpenVINO {version} cannot read it ({reason(error)})"
             raise ModelFileError(f"{what}; pass --engine onnxruntime") from error
 
     def get_inputs(self) -> list[Node]:
@@ -85,22 +78,22 @@ class OpenVinoSession:
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Return outputs (N, ...) by name for inputs (N, ...), N at least 1."""
         count = len(next(iter(inputs.values())))
-        size, compiled = self._compile_for(count)
+        size, (compiled, idle) = self._compile_for(count)
         padded = {
             name: np.ascontiguousarray(array if size == count else pad_batch(array, size))
             for name, array in inputs.items()
         }
         try:
-            request = compiled.idle.pop()
+            request = idle.pop()
         except IndexError:
-            request = compiled.model.create_infer_request()
+            request = compiled.create_infer_request()
         request.infer(padded, share_inputs=True)
         found = [np.array(request.get_tensor(name).data[:count]) for name in outputs]
-        compiled.idle.append(request)
+        idle.append(request)
         return found
 
-    def _compile_for(self, count: int) -> tuple[int, Compiled]:
-        """Return the compiled batch size that takes a batch of `count`, and what was compiled."""
+    def _compile_for(self, count: int) -> tuple[int, tuple[Any, deque[Any]]]:
+        """Return the compiled batch size that takes a batch of `count`, and what belongs to it."""
         with self._lock:
             size = count
             if count not in self._compiled:
@@ -108,9 +101,23 @@ class OpenVinoSession:
             if size not in self._compiled:
                 graph = self._graph.clone()
                 graph.reshape({port: [size, *port.partial_shape[1:]] for port in graph.inputs})
-                model = self._core.compile_model(graph, "CPU", self._settings)
-                self._compiled[size] = Compiled(model, deque())
+                compiled = core().compile_model(graph, "CPU", self._settings)
+                self._compiled[size] = compiled, deque()
             return size, self._compiled[size]
+
+
+@functools.cache
+def core() -> Any:
+    """Return OpenVINO's core, one for the process; DeviceError without the package.
+
+    The CPU plugin gives the thread that loads it another stack for signal handlers, and frees it
+    with the core, in whichever thread: the next signal would then end the process without a word.
+    So a thread that ends loads it, and the core is kept.
+    """
+    found = import_openvino().Core()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(found.get_property, "CPU", "FULL_DEVICE_NAME").result()
+    return found
 
 
 def import_openvino() -> Any:

@@ -268,6 +268,39 @@ def test_resume_refuses_the_rows_of_another_engine(
     assert infer(*words, first).exit_code == 0
 
 
+DROPPED = """
+import signal, subprocess, sys, threading
+import numpy as np
+from convline.runtime.engine import Engine
+from convline.runtime.session import open_session
+content = open(sys.argv[1], "rb").read()
+sessions = [open_session(content, "cpu", engine=Engine("openvino")) for _ in range(2)]
+for session in sessions:  # the first run compiles
+    (image,), (output, *_) = session.get_inputs(), session.get_outputs()
+    session.run([output.name], {image.name: np.zeros((1, *image.shape[1:]), np.uint8)})
+del session
+if sys.argv[2] == "another thread":
+    thread = threading.Thread(target=sessions.clear)
+    thread.start()
+    thread.join()
+else:
+    sessions.pop(0)
+    sessions.pop(0)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run(["true"], check=True)
+print("goes on")
+"""
+
+
+@with_openvino
+@pytest.mark.parametrize("where", ["another thread", "the order of their making"])
+def test_a_signal_after_the_last_session(classifier: Path, where: str) -> None:
+    """Python is told where a child process ends; a signal handler has a stack then."""
+    command = [sys.executable, "-X", "faulthandler", "-c", DROPPED, str(classifier), where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "goes on\n", done.stderr
+
+
 WITHOUT = """
 import sys
 from convline.cli.main import main
