@@ -22,6 +22,7 @@ from convline.jobs.run import Summary
 from convline.loading import load_file
 from convline.model_file.onnx_file import read_model_file
 from convline.runtime import engine as engines
+from convline.runtime import openvino
 from convline.runtime.engine import Engine, choose_engine
 from convline.runtime.session import open_session
 from infer_command import infer, package, rows_of
@@ -163,6 +164,7 @@ def test_what_openvino_does_not_read_is_named(name: str) -> None:
 
 
 def test_a_missing_openvino_is_an_error(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino.core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     done = infer("images", classifier, classifier, "--engine", "openvino")
     assert done.exit_code == 1 and "pip install 'convline[openvino]'" in done.stderr
