@@ -1,6 +1,5 @@
 """Facts about this machine: processor, usable cores, peak memory, NVIDIA driver."""
 
-import ctypes
 import math
 import os
 import platform
@@ -66,6 +65,8 @@ def driver_cuda() -> tuple[int, int] | None:
     A program built for CUDA 13 runs on a driver that supports 13.0 or newer. No CUDA context is
     started.
     """
+    import ctypes  # here: `infer --help` does not need it
+
     version = ctypes.c_int()
     try:
         ctypes.CDLL(DRIVER).cuDriverGetVersion(ctypes.byref(version))

@@ -498,9 +498,8 @@ def test_infer_runs_without_torch_and_onnx(
 
 def test_help_imports_nothing_heavy() -> None:
     """--help runs with numpy, Pillow and onnxruntime blocked as well, so it is quick."""
-    block = (
-        "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime', 'pyarrow']));"
-    )
+    names = ["numpy", "PIL", "onnxruntime", "openvino", "pyarrow", "ctypes"]
+    block = f"import sys; sys.modules.update(dict.fromkeys({names}));"
     started = time.perf_counter()
     command = [
         sys.executable,
