@@ -1,0 +1,91 @@
+"""benchmarks/loops.py: contenders take turns, ratios are of rounds, Pillow's decode is infer's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from convline.images.decode import read_image
+from convline.model_file.document import ImageRule
+from PIL import Image
+
+from benchmarks import loops
+from pipeline.core.errors import StageError
+
+
+def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
+    seen = list[str]()
+
+    def contender(name: str) -> loops.Pass:
+        return lambda: seen.append(name) or float(len(seen))
+
+    rates = loops.take_turns({"a": contender("a"), "b": contender("b")}, 2)
+    assert seen == ["a", "b", "b", "a", "a", "b"]
+    assert rates == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+
+def test_ratios_are_medians_of_rounds() -> None:
+    """By hand: 100/50, 400/100, 30/30, whose median is 2; the medians' ratio is 100/50 too, of the
+    third loop 100/40 where the rounds give 100/40, 400/1000, 30/30.
+    """
+    rates = {loops.OURS: [100.0, 400.0, 30.0], "b": [50.0, 100.0, 30.0], "c": [40.0, 1000.0, 30.0]}
+    lines = loops.table(rates, {"timm": "not installed (timm)"}).splitlines()
+    assert lines[2] == f"| {loops.OURS} | 100 | 30 to 400 | 1.00 x (1.00 to 1.00) |"
+    assert lines[3] == "| b | 50 | 30 to 100 | 2.00 x (1.00 to 4.00) |"
+    assert lines[4] == "| c | 40 | 30 to 1,000 | 1.00 x (0.40 to 2.50) |"
+    assert lines[5] == "| timm | not installed (timm) | – | – |"
+
+
+@pytest.mark.parametrize(
+    "rule", [ImageRule((24, 32), "rgb"), ImageRule((28, 28), "rgb", "crop", shorter_px=32)]
+)
+@pytest.mark.parametrize("size", [(50, 37), (32, 24)])
+def test_pillows_decode_gives_the_pixels_of_infer(
+    tmp_path: Path, rule: ImageRule, size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(file := tmp_path / "x.png")
+    np.testing.assert_array_equal(loops.decode(str(file), rule), read_image(file, rule))
+
+
+def test_a_section_takes_the_place_of_its_own() -> None:
+    page = loops.replace_section("", "resnet50", "first\n")
+    page = loops.replace_section(page, "vgg16", "other\n")
+    page = loops.replace_section(page, "resnet50", "second")
+    assert page == f"{loops.HEAD}\n## resnet50\n\nsecond\n\n## vgg16\n\nother\n"
+
+
+def test_libraries_that_are_not_installed_are_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+    def plain(name: str, side: int, folder: Path) -> Path:
+        return folder / "model.onnx"
+
+    monkeypatch.setattr(loops, "export_plain", plain)
+    for loop in ("optimum_loop", "timm_loop"):
+        monkeypatch.setattr(loops, loop, missing)
+    monkeypatch.setattr(loops, "cv2_loop", lambda *_: lambda: 7.0)
+    opened, absent = loops.peers("resnet50", 224, [], tmp_path)
+    assert {name: run() for name, run in opened.items()} == {"cv2, one by one": 7.0}
+    assert absent == {"Optimum": "not installed (timm)", "timm": "not installed (timm)"}
+
+
+def test_a_package_whose_engines_were_not_measured_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"expected the package of an entry; run `dvc repro`$"):
+        loops.read_package(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(StageError, match=r"were not measured; run the line with `check.engines"):
+        loops.read_package(tmp_path)
+    with pytest.raises(StageError, match=r"expected a folder of \.jpg or \.png files$"):
+        loops.find_images(tmp_path, 3)
+
+
+def test_images_are_repeated_in_turns(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "c.txt"):
+        (tmp_path / name).touch()
+    names = [Path(file).name for file in loops.find_images(tmp_path, 3)]
+    assert names == ["a.jpg", "b.png", "a.jpg"]
