@@ -196,3 +196,26 @@ def test_all_imports_can_be_followed() -> None:
         assert not re.search(
             rf"from convline import [^\n]*\b({late})\b|\bconvline\.({late})\b", path.read_text()
         ), path
+
+
+def test_a_file_is_parsed_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study asks for the digest of its stage at each run."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "models" / "tiny.py"
+    file.parent.mkdir()
+    (file.parent / "other.py").touch()
+    file.write_text("x = 1  # not seen before\n")
+    parsed: list[bytes] = []
+    parse = code.ast.parse
+    monkeypatch.setattr(code.ast, "parse", lambda text: parsed.append(text) or parse(text))
+
+    def digest() -> tuple[str, int]:
+        return code.hash_files(*code.architecture_files("tiny")), len(parsed)
+
+    first, count = digest()
+    assert count and digest() == (first, count)
+    file.write_text("import models.other\nx = 1  # not seen before\n")
+    assert [path.stem for path in code.architecture_files("tiny")] == ["other", "tiny"]
+    assert digest()[0] != first and len(parsed) > count
