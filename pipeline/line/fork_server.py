@@ -1,11 +1,12 @@
-"""Run a command whose stages are forked from a process that has imported PyTorch already.
+"""Run a command whose stages are forked from a process that has imported their libraries already.
 
     python -m pipeline.line.fork_server python -m dvc repro
 
-The line runs `python -m pipeline.<stage> ENTRY` once for each entry, and importing PyTorch, its
-exporter and scikit-learn costs each such process several seconds of CPU time. This server imports
-them once. It puts a `python` of its own first on the command's PATH, which sends the stages of
-STAGES to the server and runs anything else as it is. The server forks; the fork takes over the
+The line runs `python -m pipeline.<stage> ENTRY` once for each entry. Imports cost each such process
+several seconds of CPU time where it needs PyTorch, its exporter and scikit-learn, and .5 s
+elsewhere. Each server of SERVERS imports its libraries once: a server of its own has those of the
+stages that must run without PyTorch. A `python` that is first on the command's PATH sends the
+stages to their server and runs anything else as it is. The server forks; the fork takes over the
 arguments, environment, streams and process group of the process that asked, and runs the stage.
 Only libraries are shared: each fork reads our own code anew.
 """
@@ -24,68 +25,107 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-STAGES = ("train", "export", "explain")
-LIBRARIES = (
-    "captum.attr",
-    "matplotlib.figure",
-    "onnxscript",
-    "scipy.optimize",
-    "sklearn.decomposition",
-    "sklearn.manifold",
-    "sklearn.neighbors",
-    "torch.export._trace",
-    "torch.onnx._internal.exporter._compat",
+
+class Server(NamedTuple):
+    """The modules of `pipeline` that are forked from one process, and the libraries it imports."""
+
+    modules: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+
+SERVERS = (
+    Server(
+        ("train", "export", "explain", "study"),
+        (
+            "captum.attr",
+            "matplotlib.figure",
+            "onnxscript",
+            "scipy.optimize",
+            "sklearn.decomposition",
+            "sklearn.manifold",
+            "sklearn.neighbors",
+            "torch.export._trace",
+            "torch.onnx._internal.exporter._compat",
+        ),
+    ),
+    Server(  # without PyTorch: what these stages run must do without it where it is served
+        ("data", "check", "package", "infer", "line.dvc"),
+        (
+            "concurrent.futures.process",
+            "dvc.commands.repro",
+            "dvc.repo.reproduce",
+            "numpy.ma",
+            "numpy.random",
+            "onnx",
+            "onnxruntime",
+            "PIL.ImageDraw",
+            "PIL.ImageFilter",
+            "PIL.ImageOps",
+            "psutil",
+            "pydantic.json_schema",
+            "pydantic.main",
+            "ruamel.yaml",
+        ),
+    ),
 )
 SHIM = """#!/bin/sh
 case "$1 $2" in
-{stages}) exec {python} -I -S {file} {socket} "$@" ;;
-esac
+{cases}esac
 exec {python} "$@"
+"""
+CASE = """{modules}) exec {python} -I -S {file} {socket} "$@" ;;
 """
 
 
 def main() -> None:
-    """Start the server, run the command of the command line, and exit with its status."""
+    """Start the servers, run the command of the command line, and exit with its status."""
     if len(sys.argv) < 2:
         sys.exit("error: usage: python -m pipeline.line.fork_server COMMAND ...")
-    with (
-        tempfile.TemporaryDirectory(prefix="convline-") as folder,
-        socket.socket(socket.AF_UNIX) as listener,
-    ):
-        address = f"{folder}/socket"
-        listener.bind(address)
-        listener.listen()
-        write_shim(Path(folder, "bin", "python"), address)
-        server = os.fork()
-        if server == 0:
-            serve(listener)
+    with tempfile.TemporaryDirectory(prefix="convline-") as folder:
+        addresses = [f"{folder}/socket{k}" for k in range(len(SERVERS))]
+        write_shim(Path(folder, "bin", "python"), addresses)
+        started = [start(*pair) for pair in zip(SERVERS, addresses, strict=True)]
         path = os.pathsep.join([f"{folder}/bin", os.environ.get("PATH", os.defpath)])
         try:
             status = subprocess.call(sys.argv[1:], env={**os.environ, "PATH": path})
         except KeyboardInterrupt:
             status = 130
         finally:
-            os.kill(server, signal.SIGKILL)
+            for process in started:
+                os.kill(process, signal.SIGKILL)
     sys.exit(status)
 
 
-def write_shim(file: Path, address: str) -> None:
-    """Write the `python` that sends stages to the server at `address`."""
+def write_shim(file: Path, addresses: list[str]) -> None:
+    """Write the `python` that sends stages to their server; addresses: of SERVERS, in order."""
     file.parent.mkdir()
-    words = {"python": sys.executable, "file": __file__, "socket": address}
-    stages = " | ".join(f'"-m pipeline.{stage}"' for stage in STAGES)
-    quoted = {name: shlex.quote(word) for name, word in words.items()}
-    file.write_text(SHIM.format(stages=stages, **quoted), encoding="utf-8")
+    python, own = shlex.quote(sys.executable), shlex.quote(__file__)
+    cases = ""
+    for server, address in zip(SERVERS, addresses, strict=True):
+        modules = " | ".join(f'"-m pipeline.{module}"' for module in server.modules)
+        cases += CASE.format(modules=modules, python=python, file=own, socket=shlex.quote(address))
+    file.write_text(SHIM.format(cases=cases, python=python), encoding="utf-8")
     file.chmod(0o755)
 
 
-def serve(listener: socket.socket) -> NoReturn:
+def start(server: Server, address: str) -> int:
+    """Start a server that listens at `address`; return its process."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        process = os.fork()
+        if process == 0:
+            serve(server, listener)
+    return process
+
+
+def serve(server: Server, listener: socket.socket) -> NoReturn:
     """Fork once for each stage that asks, as long as the parent process lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
-    import_libraries()
+    import_libraries(server)
     parent = os.getppid()
     listener.settimeout(1)
     while os.getppid() == parent:
@@ -102,13 +142,13 @@ def serve(listener: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def import_libraries() -> None:
-    """Import the libraries of the stages; none of them may start CUDA before the fork.
+def import_libraries(server: Server) -> None:
+    """Import the libraries of a server; none of them may start CUDA before the fork.
 
     `pipeline` has set the number of OpenMP's threads before: OpenMP reads it when torch is
     imported.
     """
-    for name in LIBRARIES:
+    for name in server.libraries:
         importlib.import_module(name)
 
 

@@ -2,7 +2,8 @@
 
 Entries that start from one another run in turn. On a GPU, and at full size, one training runs at a
 time, while other entries are exported and explained on the cores. Stage check comes later, alone,
-because it measures latency. JOBS in the environment sets how many jobs run at once.
+because it measures latency; then entries are packaged and served side by side. JOBS in the
+environment sets how many jobs run at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipeline.params import load as params
 
 MEMORY_GIB = 3  # for one training
 STAGES = ("data", "train", "export", "explain")
+SERVING = ("package", "infer")
 
 
 def target_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
@@ -34,6 +36,14 @@ def target_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
             first = starts[first]
         jobs.setdefault(first, []).extend(f"{stage}@{name}" for stage in STAGES)
     groups = [[f"study@{name}"] for name in every.line_studies] + list(jobs.values())[::-1]
+    chosen = [[target for target in targets if target in planned] for targets in groups]
+    return [targets for targets in chosen if targets]
+
+
+def serving_groups(every: params.Params, planned: set[str], jobs: int) -> list[list[str]]:
+    """Return the DVC targets of each of `jobs` jobs that package and serve the checked entries."""
+    parts = [[*every.line][k::jobs] for k in range(jobs)]
+    groups = [[f"{stage}@{name}" for name in names for stage in SERVING] for names in parts]
     chosen = [[target for target in targets if target in planned] for targets in groups]
     return [targets for targets in chosen if targets]
 
@@ -58,7 +68,7 @@ def trains_one_at_a_time(every: params.Params) -> bool:
 def split_commands(targets: list[str], one_training: bool) -> list[tuple[bool, list[str]]]:
     """Return (does it train?, targets) of each `dvc repro` command of a job.
 
-    DVC takes 1.3 s to start, so a job is one command unless its trainings must wait for others.
+    DVC takes a second to start, so a job is one command unless its trainings must wait for others.
     """
     if not one_training:
         return [(False, targets)]

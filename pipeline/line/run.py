@@ -2,8 +2,9 @@
 
 Runs `dvc repro`. The entries of the command line come first, up to their served prediction; one
 that is not in `line:` is left out. Then the stages data, train, export and explain of every entry
-and the studies run side by side (parallel.py), then all other stages in turn. Prints a line for
-each stage when it has ended, with the number of stages that are done and that will run in all.
+and the studies run side by side (parallel.py), then stage check of each entry in turn, since it
+measures latency, then package and infer side by side, then what remains. Prints a line for each
+stage when it has ended, with the number of stages that are done and that will run in all.
 DVC's own messages are left out, but for its errors.
 
     python -m pipeline.line.run [ENTRY ...]
@@ -25,10 +26,17 @@ from tqdm import tqdm
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import prefix, run, stage_of_line
-from pipeline.line.parallel import job_limit, split_commands, target_groups, trains_one_at_a_time
+from pipeline.line.parallel import (
+    job_limit,
+    serving_groups,
+    split_commands,
+    target_groups,
+    trains_one_at_a_time,
+)
 from pipeline.params import load as params
 
-DVC = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
+DVC = ["python", "-m", "pipeline.line.dvc", "--wait-for-lock", "repro"]
+ALONE = ("wheel", "check")  # groups of stages
 SINGLE = "--single-item"  # else each command would lock what all depend on, and refuse the others
 PROGRESS = re.compile(r"\[[\d:]+<")  # in the lines of `core.stage.progress`
 FAILED = re.compile(r"ERROR: failed to reproduce '([^']+)'")  # DVC's own sentence
@@ -48,6 +56,11 @@ class Output:
         self.lock = threading.Lock()
         live = sys.stderr.isatty()
         self.bar = tqdm(bar_format="{desc}", disable=not live, leave=False)
+
+    @property
+    def left(self) -> set[str]:
+        """The planned stages that are not done."""
+        return self.planned - self.done
 
     def count(self) -> str:
         return f"{len(self.done)} of {len(self.planned | self.done)}"
@@ -124,15 +137,15 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
     return command.returncode == 0
 
 
-def run_side_by_side(every: params.Params, output: Output) -> None:
-    """Run the jobs of parallel.py; after a failure, what is running ends and nothing is begun."""
-    todo, limit = target_groups(every, output.planned - output.done), job_limit(every)
-    one_training = trains_one_at_a_time(every)
+def run_side_by_side(every: params.Params, todo: list[list[str]], output: Output) -> None:
+    """Run jobs, each of DVC targets; after a failure, what is running ends and nothing is begun."""
+    limit, one_training = job_limit(every), trains_one_at_a_time(every)
     stop = threading.Event()
     cores, training = threading.Semaphore(limit), threading.Lock()
 
     def run_job(targets: list[str]) -> None:
-        job = targets[0].partition("@")[2]
+        names = {target.partition("@")[2] for target in targets}
+        job = names.pop() if len(names) == 1 else ""
         for trains, part in split_commands(targets, one_training):
             with training if trains else nullcontext(), cores:
                 if stop.is_set():
@@ -156,8 +169,14 @@ def run_line(every: params.Params, first: list[str], output: Output) -> None:
     if served:
         reproduce("", served, output)
     if not output.failures:
-        run_side_by_side(every, output)
-    if not output.failures and output.planned - output.done:
+        run_side_by_side(every, target_groups(every, output.left), output)
+    groups = {stage.partition("@")[0] for stage in output.left}
+    if not output.failures and (alone := [group for group in ALONE if group in groups]):
+        reproduce("", [SINGLE, *alone], output)
+    if not output.failures:
+        served_groups = serving_groups(every, output.left, job_limit(every))
+        run_side_by_side(every, served_groups, output)
+    if not output.failures and output.left:
         reproduce("", [], output)
 
 

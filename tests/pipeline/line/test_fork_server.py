@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import line
@@ -81,12 +82,27 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
     assert new.stdout.startswith("1 {1: ") and new.stdout.endswith("False\n")
 
 
+def test_what_must_run_without_torch_is_forked_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage of the second server, which has onnxruntime before its own code begins."""
+    shutil.copytree(line.REPOSITORY / "pipeline" / "line", tmp_path / "pipeline" / "line")
+    shutil.copy(line.REPOSITORY / "pipeline" / "__init__.py", tmp_path / "pipeline")
+    (tmp_path / "pipeline" / "check.py").write_text(
+        "import sys; print(*(name in sys.modules for name in ('onnxruntime', 'torch')))"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run("pipeline.check", forked=True)
+    assert done.returncode == 0 and done.stdout == "True False\n", done.stderr[-500:]
+
+
 def test_errors_and_exit_codes_are_passed_on() -> None:
     """The exit status and the error are those of the stage or command, whichever process runs it."""
     done = run("pipeline.train", "nobody", forked=True)
     assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr
     assert not IMPORTED.search(done.stderr)
-    assert run("pipeline.package", line.DIGITS, forked=True).returncode == 0  # it is not forked
+    assert run("pipeline.params", "--names", forked=True).returncode == 0  # it is not forked
     assert subprocess.run([*SERVER, "sh", "-c", "exit 7"], check=False).returncode == 7
     done = subprocess.run(SERVER, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "usage" in done.stderr
@@ -99,9 +115,9 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
         [*SERVER, "python", "-m", "pipeline.train", line.WAVES], start_new_session=True
     )
     try:
-        # The shim's command line sorts before that of the server.
-        stage, server = sorted(find(command.pid, 2), key=lambda process: process.cmdline()[2])
-        (worker,) = find(server.pid, 1)
+        # The shim's command line sorts before those of the servers.
+        stage, *servers = sorted(find([command], 3), key=lambda process: process.cmdline()[2])
+        (worker,) = find(servers, 1)
         stage.kill()
         assert command.wait(60) != 0
         psutil.wait_procs([worker], timeout=60)
@@ -133,7 +149,8 @@ def test_the_server_does_not_initialise_cuda(tmp_path: Path) -> None:
     code = """
 import sys
 from pipeline.line import fork_server
-fork_server.import_libraries()
+for server in fork_server.SERVERS:
+    fork_server.import_libraries(server)
 import torch
 print("started:", torch.cuda.is_initialized(), file=sys.stderr, flush=True)
 torch.cuda.is_available()
@@ -145,10 +162,10 @@ torch.cuda.is_available()
     assert "driver: " not in before and "driver: " in after
 
 
-def find(parent: int, count: int) -> list[psutil.Process]:
-    """Return the processes that this one started, once there are as many as asked for."""
+def find(parents: Sequence[psutil.Process | subprocess.Popen], count: int) -> list[psutil.Process]:
+    """Return the processes that these started, once there are as many as asked for."""
     end = time.monotonic() + 120
-    while len(found := psutil.Process(parent).children()) < count:
+    while len(found := [p for one in parents for p in psutil.Process(one.pid).children()]) < count:
         assert time.monotonic() < end, f"{len(found)} of {count} processes"
         time.sleep(0.1)
     return found

@@ -21,7 +21,9 @@ from pipeline.params import load as params
 TOOL = """
 import sys, time
 begun = time.time()
-targets = [word for word in sys.argv if "@" in word or word == "params"] or ["wheel", "report"]
+targets = sys.argv[1 + ("--single-item" in sys.argv):] or ["report"]
+if "check" in targets:
+    targets = ["wheel", *(f"check@{name}" for name in NAMES)]
 for target in targets:
     stage, _, name = target.partition("@")
     print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
@@ -54,7 +56,7 @@ def stand_in(
     def run_line(
         size: str = "small", broken: str = "", without: tuple[str, ...] = ()
     ) -> list[tuple[float, float, str]]:
-        tool.write_text(f"LOG = {str(log)!r}; BROKEN = [{broken!r}]\n" + TOOL)
+        tool.write_text(f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; NAMES = {names}\n" + TOOL)
         monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
         monkeypatch.setattr(run, "planned_stages", lambda: planned - set(without))
         run.main()
@@ -80,6 +82,18 @@ def test_one_trains_at_a_time_while_others_are_exported(
     )
 
 
+def test_latency_is_measured_alone_and_then_entries_are_served_side_by_side(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the times at which each command began and ended."""
+    monkeypatch.setenv("JOBS", "2")
+    rows = stand_in()
+    (checks,) = [row for row in rows if "check@" in row[2]]
+    assert all(row is checks or row[1] <= checks[0] or row[0] >= checks[1] for row in rows)
+    first, second = [row for row in rows if row[2].startswith("infer@")]
+    assert first[0] < second[1] and second[0] < first[1]
+
+
 def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
     stand_in: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,10 +103,11 @@ def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
     prepared, begun, *lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r" +\| params  0\.3 s  well done", prepared)
     assert begun == "18 stages will run, 1 at once; JOBS=1 runs them one by one"
-    # The stand-in's last command, of all that remains, runs two stages.
     stages = [f"{stage}@{name}" for name in ("dilated-waves", "fcnn0-digits") for stage in STAGES]
-    stages += ["export@lenet5-digits", "explain@lenet5-digits", "wheel", "report"]
-    counts = [f"{k:>2} of 18" for k in range(1, 13)]
+    stages += ["export@lenet5-digits", "explain@lenet5-digits", "wheel"]
+    names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
+    stages += [*(f"check@{name}" for name in names), *(f"infer@{name}" for name in names), "report"]
+    counts = [f"{k:>2} of 18" for k in range(1, 19)]
     assert [(line[:8].rjust(8), stage_of_line(line[10:])) for line in lines] == [
         (count.rjust(8), stage) for count, stage in zip(counts, stages, strict=True)
     ]
@@ -114,7 +129,10 @@ def test_a_failure_says_which_stage_why_and_what_is_done(
     assert "lenet5-digits" not in printed
 
 
-def test_a_line_without_a_name_gets_that_of_its_job(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_without_a_name_gets_that_of_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no longer name widens the column
     output = run.Output({"train@tiny"})
     output.add("tiny", "Traceback (most recent call last):")
     output.add("tiny", "tiny | train: 2 of 3 epochs [00:02<00:01, loss 1]")

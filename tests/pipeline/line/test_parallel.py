@@ -37,6 +37,19 @@ def test_what_will_not_run_is_no_target(every: params.Params) -> None:
     assert parallel.target_groups(every, {"report"}) == []
 
 
+def test_entries_are_packaged_and_served_in_as_many_jobs_as_run_at_once(
+    every: params.Params,
+) -> None:
+    """Stages that are done already are left out."""
+    every = replace(every, line=["a", "b", "c"])
+    planned = {"package@a", "infer@a", "infer@b", "package@c", "infer@c", "report"}
+    assert parallel.serving_groups(every, planned, 2) == [
+        ["package@a", "infer@a", "package@c", "infer@c"],
+        ["infer@b"],
+    ]
+    assert parallel.serving_groups(every, {"report"}, 2) == []
+
+
 def test_the_number_of_jobs_fits_cores_and_memory(
     every: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
