@@ -27,7 +27,7 @@ from pipeline.check.variant_selection import judge_variant, recommend_variant
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
 from pipeline.core.paths import OUT, RESULTS
-from pipeline.data.dataset import Data
+from pipeline.data.dataset import Data, describe_far
 from pipeline.evaluate.retrieval import measure_retrieval
 from pipeline.export.graph_analysis import BATCH, find_float16_overflow
 from pipeline.params.schema import Check
@@ -95,7 +95,9 @@ def check_entry(
     if "cuda" in devices:
         checked["rounding"] = {"cuda": float32_rounding_error("cuda")}
     checked["against_baseline"] = task.compare_with_baseline(metric, source)
-    broken = broken_limit(name, checked) or no_better_than_baseline(name, checked, checks.baseline)
+    broken = broken_limit(name, checked, describe_far(source.about)) or no_better_than_baseline(
+        name, checked, checks.baseline
+    )
     sentence = broken or describe_pass(checked, checks.atol, task.BEYOND)
     checked = {"passed": broken is None, "verdict": sentence, **checked}
     timings = [row for file in files if file.timing for row in file.timing["rows"]]

@@ -31,13 +31,17 @@ def shorten(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def broken_limit(name: str, checked: dict[str, Any]) -> str | None:
-    """Return the sentence for the first limit that check.json's content breaks."""
+def broken_limit(name: str, checked: dict[str, Any], cause: str | None = None) -> str | None:
+    """Return the sentence for the first limit that check.json's content breaks.
+
+    cause: what in the data makes float32 round much, and its cure, if there is any.
+    """
     # rounding first: every other difference may come from it
     limits = broken_rounding, broken_parity, broken_golden, broken_stream, broken_metric
-    for sentence in (limit(checked) for limit in limits):
-        if sentence:
-            return f"{name}: {sentence}; see results/{name}/check.json"
+    for limit in limits:
+        if sentence := limit(checked):
+            why = f"; {cause}" if cause and limit is not broken_rounding else ""
+            return f"{name}: {sentence}{why}; see results/{name}/check.json"
     return None
 
 

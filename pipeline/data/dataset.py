@@ -188,6 +188,17 @@ def describe_splits(about: dict[str, Any]) -> str:
     return ", ".join(f"{about[split]:,} {split}" for split in SPLITS)
 
 
+def describe_far(about: dict[str, Any]) -> str | None:
+    """Return the sentence on columns with values far from the others, which float32 rounds beside
+    them, and its cure; None where there are none.
+    """
+    if not about.get("far"):
+        return None
+    names = ", ".join(map(repr, about["far"]))
+    cure = "empty those cells and make the entry again"
+    return f"values of column {names} are far from the others; {cure}"
+
+
 def save(folder: Path, data: Data) -> None:
     """Write the data to a stage's folder; shards, which are files already, move there."""
     for split in SPLITS:

@@ -44,7 +44,7 @@ def main() -> None:
         atol = task.parity_limit(outputs["test"], checks.atol)
         atol = max(atol, getattr(net, "flips", 0.0))  # a forest's, where rounding moves a vote
         some = np.concatenate([rows[:GOLDEN] for rows in x.values()])
-        require_repeatable(net, some, atol, task.difference, source.about.get("far", {}))
+        require_repeatable(net, some, atol, task.difference, dataset.describe_far(source.about))
         named: dict[str, Any] = {
             f"{kind}_{i}": y for kind, ys in outputs.items() for i, y in enumerate(ys)
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,13 +145,13 @@ def require_repeatable(
     x: np.ndarray,
     atol: float,
     gap_of: Callable[[list[np.ndarray], list[np.ndarray]], float] = difference,
-    far: Collection[str] = (),
+    cause: str | None = None,
 ) -> None:
     """Raise StageError where an output changes from run to run or with the other rows of its batch.
 
     Stage check would refuse the file as well, but could not tell why. x: inputs as served;
-    gap_of: the difference of outputs for the same inputs; far: columns with values
-    far from the others, which float32 rounds beside them.
+    gap_of: the difference of outputs for the same inputs; cause: what in the data makes
+    float32 round much, and its cure, if there is any.
     """
     first, second = torch_outputs(net, x), torch_outputs(net, x)
     rows = [torch_outputs(net, row[None]) for row in x]
@@ -163,8 +163,5 @@ def require_repeatable(
         (single, "with its batch", batch),
     ):
         if (gap := gap_of(first, other)) > atol:
-            if far:
-                names = ", ".join(map(repr, far))
-                why = f"values of column {names} are far from the others; empty those cells"
             what = f"in evaluation the network's output for an input changes by {gap:.1e} {when}"
-            raise StageError(f"export: {what} (limit {atol:.1e}); {why}")
+            raise StageError(f"export: {what} (limit {atol:.1e}); {cause or why}")

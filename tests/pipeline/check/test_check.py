@@ -178,12 +178,16 @@ def test_a_missing_device_is_an_error() -> None:
 
 
 def test_a_fault_in_the_quantiles_is_an_error() -> None:
-    """The forecast itself is untouched."""
+    """The forecast itself is untouched. Values that are far from the others are named as a cause."""
     line.change_model(
         line.WAVES,
         graph=lambda graph: line.change_weights(graph, nudge((0, 0, 0), 0.01), "offsets"),
     )
-    assert_refused(line.WAVES, r"differs from torch by 1.0e-02")
+    assert_refused(line.WAVES, r"differs from torch by 1.0e-02 [^;]*; see results")
+    about = line.results(line.WAVES, "data") | {"far": {"y": {"train": 1}}}
+    Path("results", line.WAVES, "data.json").write_text(json.dumps(about))
+    cure = r"values of column 'y' are far from the others; empty those cells and make the entry again; see results"
+    assert_refused(line.WAVES, rf"differs from torch by 1.0e-02 [^;]*; {cure}")
 
 
 def freeze(graph: onnx.ModelProto) -> None:

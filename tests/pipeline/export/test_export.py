@@ -270,6 +270,12 @@ def test_an_output_that_depends_on_more_than_its_input_is_refused(
     export.require_repeatable(Dense(nn.Identity()), x, 1e-4)
     with pytest.raises(StageError, match=sentence):
         export.require_repeatable(Dense(change), x, 1e-4)
+    cause = dataset.describe_far({"far": {"y": {"train": 1}}})
+    with pytest.raises(
+        StageError,
+        match=r"values of column 'y' are far .*; empty those cells and make the entry again$",
+    ):
+        export.require_repeatable(Dense(change), x, 1e-4, cause=cause)
 
 
 def test_a_model_beyond_two_gib_is_refused_before_training() -> None:
