@@ -399,10 +399,12 @@ def in_float32(part: Any) -> Any:
 def untrained_row(
     recipe: Training, net: Any, fitting: Split, validation: Split
 ) -> dict[str, float]:
-    """Return the history row of a network that is not trained."""
+    """Return the history row of a network that is not trained, of the keys that `one_epoch` has."""
     row: dict[str, float] = {"epoch": 0, "lr": 0.0}
     for split, part in (("train", fitting), ("validation", validation)):
-        row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, net, part)
+        row[f"{split}_loss"], accuracy = evaluate(recipe, net, part)
+        if TASKS[net.task].HAS_ACCURACY:
+            row[f"{split}_accuracy"] = accuracy
     return row
 
 

@@ -273,6 +273,15 @@ def test_quantiles_have_their_coverage_on_validation(resolved: Resolve) -> None:
     )
 
 
+@pytest.mark.parametrize("start", ["random", "closed_form"])
+def test_a_forecast_has_no_accuracy(resolved: Resolve, start: str) -> None:
+    """Neither one that is trained, nor one that is solved for in no epoch."""
+    train = {"epochs": int(start == "random"), "start": start}
+    series = SERIES_RECIPE | {"arch": "ltsflinear", "net": {}, "train": train}
+    _, state = fit(resolved(series))
+    assert [*state.history[0]] == ["epoch", "lr", "train_loss", "validation_loss"]
+
+
 def test_training_batches_are_normalised_as_the_network_does(resolved: Resolve) -> None:
     """Training sees what the served graph computes: logits of NCHW training batches equal those
     behind forward().
