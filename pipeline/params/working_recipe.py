@@ -110,5 +110,6 @@ def flow(value: Any) -> str:
     yaml, text = YAML(typ="safe", pure=True), io.StringIO()
     yaml.default_flow_style, yaml.width = True, 10**6
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.brace_single_entry_mapping_in_flow_sequence = True
     yaml.dump(value, text)
     return text.getvalue().strip()

@@ -118,7 +118,7 @@ def require_changes(columns: list[str], values: np.ndarray) -> None:
         name = columns[int(changes.argmin())]
         others = ", ".join(np.array(columns)[changes])
         cure = f"leave it out: `columns: [{others}]` in the set"
-        cure = cure if others else "there is nothing to forecast"
+        cure = cure if others else "give a file whose values change"
         raise StageError(f"data: column {name!r} never changes in the training rows; {cure}")
 
 

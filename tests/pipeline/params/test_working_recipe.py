@@ -14,7 +14,7 @@ from pipeline.core.errors import ParamsError
 from pipeline.params import load as params
 from pipeline.params.recipe import built_on, check_recipe
 from pipeline.params.validation_errors import BlockError
-from pipeline.params.working_recipe import describe_working_recipe
+from pipeline.params.working_recipe import describe_working_recipe, flow
 
 BACKBONE = {"arch": "zoo", "net": {"name": "mobilenet_v2"}}
 AT8 = {"set": "digits", "size": [8, 8], "colour": "grey"}
@@ -179,3 +179,9 @@ def test_no_damage_to_a_recipe_ends_in_a_traceback(workspace: Path, seed: int) -
         except ParamsError:
             pass
     assert suggested > 50
+
+
+def test_a_list_of_mappings_has_braces() -> None:
+    """As params.yaml is written; without them YAML allows a mapping of one pair."""
+    text = flow({"maps": [{"kind": "rlinear"}, {"kind": "linear", "rank": 2}]})
+    assert text == "{maps: [{kind: rlinear}, {kind: linear, rank: 2}]}"
