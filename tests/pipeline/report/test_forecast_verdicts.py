@@ -25,6 +25,7 @@ def test_the_best_baseline_is_the_one_that_stage_check_names() -> None:
         assert best and best.name in compare_with_best_baseline(changed)["sentence"]
         assert best.measure in compare_with_best_baseline(changed)["sentence"]
     assert best.measure == "MSE" and best.ratio is None and best.verdict == "not comparable"
+    assert best.sentence.endswith("whose MSE is 0 in too many windows, or not defined")
     assert forecast_verdicts.find_best_baseline({"name": "accuracy"}) is None
 
 
