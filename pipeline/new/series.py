@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from convline.model_file.document import Step
 
+from models import ensemble
 from pipeline.core.errors import StageError
 from pipeline.data.season import DAY, WEEK, resolve_season
 from pipeline.data.tasks.forecasting import series_data
@@ -27,6 +28,7 @@ WINDOWS, FEW = 9, 5
 NO_SEASON = 10  # rows of the default horizon where there is no season
 KEPT = 4  # rows of the default horizon, of a season at least so long, that come before an interval
 TRAINED, TESTED = 20_000, 5_000  # windows at most of the training split, and of the test split
+MANY = 5_000  # training windows from which a network is trained beside the linear maps
 STEPS, EPOCHS = 2_000, (10, 200)  # of the optimizer, and in how many epochs they are taken
 NETWORK: dict[str, Any] = {
     "normalise": ["instance", "last"],
@@ -39,6 +41,11 @@ NETWORK: dict[str, Any] = {
     "independent": True,
     "linear": True,
 }
+# Linear maps, solved for in a second: of the window less its mean, and less its last value. They
+# follow the level, so that a series that rises stays in range. Chosen by validation rows, as the
+# ridge is: docs/your-data.md.
+MAPS: list[dict[str, Any]] = [{"kind": kind} for kind in ("rlinear", "nlinear")]
+SOLVED: dict[str, Any] = {"start": "closed_form", "ridge": 0.1}
 
 
 def propose(
@@ -78,7 +85,7 @@ def propose(
         recipe=recipe,
         data_set=data_set,
         seen=[*seen.facts, *describe_splits(seen, about), *given_up],
-        why=describe_choice(context, horizon, about),
+        why=describe_choice(recipe, about),
         predict=f"infer series {name} {rows} --plot {name}.png",
     )
 
@@ -92,7 +99,7 @@ def refuse_constants(seen: SeriesFile) -> None:
         k, columns = int(flat.argmax()), seen.table.columns
         where = " in the rows that train" if np.ptp(np.concatenate(values)[:, k]) else ""
         others = ",".join(name for name, same in zip(columns, flat, strict=True) if not same)
-        cure = f"leave it out: --columns {others}" if others else "there is nothing to forecast"
+        cure = f"leave it out: --columns {others}" if others else "give a file whose values change"
         what = f"column {columns[k]!r} never changes{where}"
         raise StageError(f"new: {seen.path.name}: {what}; {cure}")
 
@@ -123,12 +130,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def describe_choice(context: int, horizon: int, about: dict[str, Any]) -> str:
+def describe_choice(recipe: dict[str, Any], about: dict[str, Any]) -> str:
+    context, horizon = recipe["data"]["context"], recipe["data"]["horizon"]
     season, levels = about["season"], about["forecast"]["quantiles"]
     seasons = f" ({context / season:.3g} seasons)" if season > 1 else ""
+    maps = f"{len(MAPS)} linear maps in closed form"
+    if recipe["train"]["epochs"]:
+        maps = f"what validation rows choose of {maps} and two convolutional forecasters"
+    else:
+        maps = f"the mean of {maps}"
     return (
-        f"a convolutional forecaster beside a linear one, {context} rows of history{seasons} to"
-        f" {horizon} ahead, {'with' if len(levels) > 1 else 'without'} intervals"
+        f"{maps}, {context} rows of history{seasons} to {horizon} ahead,"
+        f" {'with' if len(levels) > 1 else 'without'} intervals"
     )
 
 
@@ -219,11 +232,15 @@ def choose_recipe(name: str, seen: SeriesFile, context: int, horizon: int) -> di
     windows = max(1, trained // strides["train_stride"])
     batch = 16 if windows * columns < 500 else max(16, 64 // columns)
     epochs = STEPS * batch // windows
+    data = {"set": name, "context": context, "horizon": horizon}
+    data |= {key: value for key, value in strides.items() if value > 1}
+    if trained < MANY or tested < ensemble.LEAST * horizon:  # validation rows could not choose
+        net, train = {"normalise": [], "maps": MAPS}, {"epochs": 0, "loss": "pinball"} | SOLVED
+        return {"arch": "ensemble", "data": data, "net": net, "train": train}
     return {
         "arch": "ensemble",
-        "data": {"set": name, "context": context, "horizon": horizon}
-        | {key: value for key, value in strides.items() if value > 1},
-        "net": {"look_backs": [context]} | NETWORK,
+        "data": data,
+        "net": {"look_backs": [context]} | NETWORK | {"maps": MAPS, "choose": "greedy"},
         "train": {
             "epochs": min(max(epochs, EPOCHS[0]), EPOCHS[1]),
             "batch": batch,
@@ -231,5 +248,6 @@ def choose_recipe(name: str, seen: SeriesFile, context: int, horizon: int) -> di
             "schedule": "cosine",
             "loss": "pinball",
             "aux_weight": 1.0,
-        },
+        }
+        | SOLVED,
     }
