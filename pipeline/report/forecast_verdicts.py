@@ -33,7 +33,8 @@ class BaselineRatio:
     def sentence(self) -> str:
         """The ratio in words: "1.04 [0.94, 1.16] times the MASE of ARIMA: no clear difference"."""
         if self.ratio is None:
-            return f"{self.verdict} with {self.name}, whose {self.measure} is 0 in too many windows, or not defined"
+            why = f"whose {self.measure} is 0 in too many windows, or not defined"
+            return f"{self.verdict} with {self.name}, {why}"
         value, low, high = (format_number(number) for number in self.ratio)
         times = f"{value} [{low}, {high}] times the {self.measure} of {self.name}"
         return f"{times}: {self.verdict}"
