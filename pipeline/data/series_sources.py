@@ -21,6 +21,7 @@ from pipeline.data.long_series import read_long
 from pipeline.params.schema import AnySeriesSet, CsvSet, SeriesData, StatsmodelsSet, WavesSet
 
 # radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
+CALIBRATED = 4096  # windows of training and validation that scaled intervals are made of
 WAVE = 20 * np.pi / 137, np.pi / 137
 
 
@@ -171,8 +172,21 @@ def split_by_time(
     }
 
 
+def every_of(counts: list[int]) -> int:
+    """Return of which so many windows one calibrates intervals: all of one split, and of several
+    splits, with these counts of windows, up to CALIBRATED together.
+    """
+    return -(-sum(counts) // CALIBRATED) if len(counts) > 1 else 1
+
+
+def count_calibrating(recipe: SeriesData, train: int, validation: int) -> int:
+    """Return how many windows calibrate the intervals, of splits with so many."""
+    counts = [validation] if recipe.intervals == "fixed" else [validation, train]
+    return sum(-(-count // every_of(counts)) for count in counts)
+
+
 def calibrated_levels(levels: list[float], windows: int) -> list[float]:
-    """Return the quantile levels that `windows` validation windows can calibrate, or [0.5].
+    """Return the quantile levels that `windows` windows can calibrate, or [0.5].
 
     Level q below the median needs the floor((windows + 1) q)-th smallest residual, which exists
     from windows = 1 / q - 1 on (Romano, Patterson, Candes 2019, arXiv:1905.03222, theorem 2): 9 for
@@ -182,7 +196,7 @@ def calibrated_levels(levels: list[float], windows: int) -> list[float]:
 
 
 def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
-    """Return remarks on the dataset for the report; `windows` of the validation split."""
+    """Return remarks on the dataset for the report; windows: how many calibrate the intervals."""
     spec, filled, levels = recipe.spec, facts["filled"], recipe.quantiles
     remarks = [f"{filled} missing values filled by linear interpolation"] if filled else []
     if spec.season is None and facts["season"] == 1:
@@ -198,7 +212,8 @@ def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
-        what = f"the validation split has {windows} windows, and it needs the residuals of {least}"
+        of = "validation split has" if recipe.intervals == "fixed" else "splits that calibrate have"
+        what = f"the {of} {windows} windows, and it needs the residuals of {least}"
         cure = "give a longer validation split, or ask for narrower quantiles"
         remarks.append(f"no {spans} interval: {what}; {cure}")
     if isinstance(spec, WavesSet) and spec.test_noise != spec.noise:

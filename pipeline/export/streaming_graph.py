@@ -49,7 +49,7 @@ class WithStep(nn.Module):
     def forward(self, series: Tensor, sample: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
         stepping = cast("SteppingNet", self.net.net)
         output, next_states = stepping.step(self.net.standardise(sample), states)
-        return (*self.net(series), *self.net.read_out(output, self.net.offsets), *next_states)
+        return (*self.net(series), *self.net.read_out(output, None), *next_states)
 
 
 def export_with_step(net: Forecaster, example: np.ndarray) -> tuple[onnx.ModelProto, int]:

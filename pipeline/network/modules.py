@@ -138,28 +138,28 @@ class Forecaster(nn.Module):
         assert self.usual is not None
         return (self.variance(x) + self.usual / 4).sqrt().unsqueeze(1).unsqueeze(3)
 
-    def offsets_of(self, x: Tensor) -> Tensor:
-        """Return the offsets in units for the network's input, (S, D', Q) or (N, S, D', Q)."""
-        return self.offsets if self.usual is None else self.spread(x) * self.offsets
-
-    def read_out(self, y: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    def read_out(self, y: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return forecast and quantiles of the network's output; levels that cross are sorted.
 
-        offsets: of `offsets_of`.
+        spread: of `spread`, None where intervals are not scaled. A forecast that is itself the
+        level .5 is moved by that level's offset in units: it does not depend on the intervals.
 
         Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without
         crossing".
         """
+        offsets = self.offsets if spread is None else spread * self.offsets
         if y.shape[1] == len(self.offsets):
             forecast = self.to_units(y)
             return forecast, forecast.unsqueeze(-1) + offsets
-        quantiles = (self.levels(y) + offsets).sort(-1).values
-        return quantiles[..., quantiles.shape[-1] // 2], quantiles
+        middle = offsets.shape[-1] // 2
+        is_middle = torch.arange(offsets.shape[-1], device=y.device) == middle
+        quantiles = (self.levels(y) + torch.where(is_middle, self.offsets, offsets)).sort(-1).values
+        return quantiles[..., middle], quantiles
 
     def forward(self, series: Tensor, calendar: Tensor | None = None) -> tuple[Tensor, Tensor]:
         inputs = self.split_input(series) if calendar is None else (series, calendar)
         x = self.standardise(*inputs)
-        return self.read_out(self.net(x), self.offsets_of(x))
+        return self.read_out(self.net(x), None if self.usual is None else self.spread(x))
 
 
 def graph_inputs(net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:

@@ -153,7 +153,7 @@ def described(
         needed = "expected times that are dates, got whole numbers"
         raise StageError(f"data: calendar: {needed}; leave it out")
     counts = {s: len(Places.of(starts[s], length, strides.get(s, recipe.stride))) for s in SPLITS}
-    levels = recipe.quantiles
+    calibrating = series_sources.count_calibrating(recipe, counts["train"], counts["validation"])
     return {
         "task": "forecasting",
         "source": recipe.spec.source,
@@ -167,7 +167,7 @@ def described(
         **({"windows_per_epoch": drawn} if (drawn := recipe.windows_per_epoch) else {}),
         **({"intervals": "scaled"} if recipe.intervals == "scaled" else {}),
         "filled": facts["filled"],
-        "notes": series_sources.notes(recipe, facts, counts["validation"]),
+        "notes": series_sources.notes(recipe, facts, calibrating),
         "input": {
             "kind": "series",
             "context": recipe.context,
@@ -181,7 +181,7 @@ def described(
         },
         "forecast": {
             "horizon": recipe.horizon,
-            "quantiles": series_sources.calibrated_levels(levels, counts["validation"]),
+            "quantiles": series_sources.calibrated_levels(recipe.quantiles, calibrating),
         },
     }
 

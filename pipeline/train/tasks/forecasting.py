@@ -13,12 +13,12 @@ from models import closed_form
 from pipeline.core.errors import StageError
 from pipeline.core.stage import progress
 from pipeline.data.dataset import PIECE, Data, pieces
+from pipeline.data.series_sources import every_of
 from pipeline.params.schema import ResolvedTrain
 from pipeline.train.batches import Split, WindowBatches
 from pipeline.train.losses import conformal_offsets, forecast_error
 
 HAS_ACCURACY = False
-CALIBRATED = 4096  # windows of training and validation that scaled intervals are made of
 
 
 @torch.no_grad()
@@ -128,25 +128,39 @@ def finish(net: Any, source: Data, validation: Split) -> None:
 
     Scaled ones hold on training and validation windows together: both splits see more of the year
     than the second alone. The offsets' guarantee is for windows that the network was not trained
-    on; it is lost, and a network that overfits has intervals that are too narrow.
+    on; it is lost, and a network that overfits has intervals that are too narrow. A trained level
+    .5, which is the forecast, has the offset that it has without scaling.
     """
     assert isinstance(validation, WindowBatches)
-    splits = [validation]
+    levels = source.about["forecast"]["quantiles"]
+    offsets = conformal_offsets(gaps(net, [validation], scaled=False), levels)
     if net.usual is not None:
-        splits.append(load_batches(source, "train", net, validation.device))
+        splits = [validation, load_batches(source, "train", net, validation.device)]
         net.usual.copy_(torch.cat([net.variance(x) for x, _ in windows(splits)]).mean(0))
-    gaps = []
+        found = gaps(net, splits, scaled=True)
+        scaled, middle = conformal_offsets(found, levels), len(levels) // 2
+        if found.shape[3] > 1:
+            scaled[..., middle] = offsets[..., middle]
+        offsets = scaled
+    net.offsets.copy_(offsets)
+
+
+def gaps(net: Any, splits: list[WindowBatches], scaled: bool) -> Tensor:
+    """Return targets less the forecast or each of its levels, (M, S, D', 1 or Q), in units or in
+    those of the window's spread.
+    """
+    found = []
     for x, y in windows(splits):
         gap = net.to_units(y).unsqueeze(-1) - net.levels(net.net(x))
-        gaps.append(gap if net.usual is None else gap / net.spread(x))
-    net.offsets.copy_(conformal_offsets(torch.cat(gaps), source.about["forecast"]["quantiles"]))
+        found.append(gap / net.spread(x) if scaled else gap)
+    return torch.cat(found)
 
 
 def windows(splits: list[WindowBatches]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and targets of all windows of one split; of several the same share of each,
-    CALIBRATED together.
+    """Yield inputs and targets of all windows of one split; of several the same share of each, as
+    `every_of` says.
     """
-    every = -(-sum(map(len, splits)) // CALIBRATED) if len(splits) > 1 else 1
+    every = every_of([len(split) for split in splits])
     for split in splits:
         numbers = torch.arange(0, len(split), every, device=split.device)
         yield from split.read(numbers.split(500), None)
