@@ -8,7 +8,9 @@ horizon and seed, of the oil temperature alone or of all seven columns.
 
 Ours is one recipe in every cell, for every file of this form: the mean of three candidates, in
 shares. Two are the least-squares map of a window less its mean, of rank 12, with 14 and 21 days of
-look-back; the third is a dilated net of 14 days, each window less its mean and by its spread.
+look-back, each with a bias if this gains more on validation rows than the standard error of its
+gain over windows ahead that do not overlap; the third is a dilated net of 14 days, each window less
+its mean and by its spread.
 Candidates that do not follow the level of their window are left out beforehand, since validation
 rows do not show what they do beyond the range of the training rows. The net's epoch and the shares
 are chosen on validation rows (greedy selection in ten rounds), if these hold ten windows ahead that

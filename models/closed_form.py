@@ -32,13 +32,13 @@ class Solvable(Protocol):
         """
 
 
-def linear_head(context: int, steps: int, rank: int) -> nn.Module:
+def linear_head(context: int, steps: int, rank: int, bias: bool = True) -> nn.Module:
     """Return a dense layer from T rows to `steps` numbers; of a rank > 0, of r filters as wide as
     the window and a dense layer on what they answer.
     """
     if not rank:
-        return nn.Linear(context, steps)
-    return nn.Sequential(nn.Linear(context, rank, bias=False), nn.Linear(rank, steps))
+        return nn.Linear(context, steps, bias=bias)
+    return nn.Sequential(nn.Linear(context, rank, bias=False), nn.Linear(rank, steps, bias=bias))
 
 
 def window_sums(x: Tensor, y: Tensor) -> Tensor:
@@ -57,14 +57,20 @@ def window_sums(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def solve_head(
-    head: nn.Module, sums: Tensor, taken: Tensor, ridge: float, levels: Sequence[float]
+    head: nn.Module,
+    sums: Tensor,
+    taken: Tensor,
+    ridge: float,
+    levels: Sequence[float],
+    bias: bool = True,
 ) -> list[nn.Parameter]:
     """Set a `linear_head` to the regression of targets on the newest T rows, each less the level.
 
     sums: `window_sums`. taken (T,): the weights of the level that is taken away: 1 for the last
     row, 1 / T for the mean, or 0. ridge: what is added to the rows' variances, a share of their
     mean; the bias has no penalty. levels: of the quantiles that stand side by side, none for a
-    forecast alone; each is the mean and its share of the residuals' deviation, as if normal.
+    forecast alone; each is the mean and its share of the residuals' deviation, as if normal. bias:
+    of the mean; without, the regression goes through the level.
 
     Raises ValueError where the windows do not determine the map.
     """
@@ -77,7 +83,7 @@ def solve_head(
     less[:context, :-1] -= taken.to(less).unsqueeze(1)
     square = own.diagonal()[:context].mean() / own[-1, -1]
     own = less.T @ own @ less / own[-1, -1]
-    mean = own[-1, :-1]
+    mean = own[-1, :-1] if bias else torch.zeros_like(own[-1, :-1])
     spread = own[:-1, :-1] - torch.outer(mean, mean)  # covariances of rows and steps
     xx, xy, yy = spread[:context, :context], spread[:context, context:], spread[context:, context:]
     variance = xx.diagonal().mean()
@@ -99,8 +105,9 @@ def solve_head(
     error = yy - 2 * weight.T @ xy + weight.T @ xx @ weight
     places = [NormalDist().inv_cdf(q) for q in levels] if quantiles > 1 else [0.0]
     away = error.diagonal().clamp(min=0).sqrt().unsqueeze(1) * torch.tensor(places).to(weight)
-    bias = (mean[context:] - mean[:context] @ weight).unsqueeze(1) + away  # (S, Q)
+    constant = (mean[context:] - mean[:context] @ weight).unsqueeze(1) + away  # (S, Q)
     rows = weight.T if first is None else outer
     last.weight.copy_(rows.repeat_interleave(quantiles, 0))
-    last.bias.copy_(bias.flatten())
+    if last.bias is not None:
+        last.bias.copy_(constant.flatten())
     return [*head.parameters()]

@@ -73,16 +73,20 @@ class LTSFLinear(nn.Module):
         quantiles: int,
         kind: Literal["linear", "nlinear", "rlinear", "dlinear"] = "nlinear",
         rank: Count = 0,
+        bias: bool = True,
     ) -> None:
-        """`rank`: of each layer's map; 0: any."""
+        """`rank`: of each layer's map; 0: any; `bias`: false: none, but what sets quantile levels
+        apart.
+        """
         super().__init__()
         options.choose("ltsflinear", "kind", kind, dict.fromkeys(KINDS))
         check_options(context, horizon, rank)
         self.series, self.horizon, self.context, self.kind = series, horizon, context, kind
+        self.bias = bias
         steps = horizon * quantiles
-        apart = kind == "dlinear"
-        self.trend = closed_form.linear_head(context, steps, rank) if apart else None
-        self.head = closed_form.linear_head(context, steps, rank)
+        shape = (context, steps, rank, bias or quantiles > 1)
+        self.trend = closed_form.linear_head(*shape) if kind == "dlinear" else None
+        self.head = closed_form.linear_head(*shape)
 
     @property
     def receptive_field(self) -> int:
@@ -113,7 +117,7 @@ class LTSFLinear(nn.Module):
         if self.trend is not None:
             raise ValueError("ltsflinear: dlinear has no closed form here; set kind: rlinear")
         taken = self.level(torch.eye(self.context, dtype=sums.dtype)).squeeze(1)
-        return closed_form.solve_head(self.head, sums, taken, ridge, levels)
+        return closed_form.solve_head(self.head, sums, taken, ridge, levels, self.bias)
 
 
 Model = LTSFLinear

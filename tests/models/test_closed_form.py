@@ -25,9 +25,11 @@ def windows() -> tuple[Tensor, Tensor]:
     return cut[:, :T], cut[:, T:]
 
 
-def linear(kind: str, look_back: int = T, rank: int = 0, quantiles: int = 1) -> LTSFLinear:
+def linear(
+    kind: str, look_back: int = T, rank: int = 0, quantiles: int = 1, bias: bool = True
+) -> LTSFLinear:
     given = {"series": 2, "horizon": S, "context": look_back, "quantiles": quantiles}
-    net = models.build("ltsflinear", **given, kind=kind, rank=rank)
+    net = models.build("ltsflinear", **given, kind=kind, rank=rank, bias=bias)
     assert isinstance(net, LTSFLinear)
     return net
 
@@ -55,6 +57,31 @@ def test_the_weights_are_numpys_least_squares(
     fitted = np.hstack([rows, ones]) @ np.linalg.lstsq(np.hstack([rows, ones]), targets)[0] + level
     got = net(x).detach().transpose(1, 2).flatten(0, 1).numpy()
     np.testing.assert_allclose(got, fitted, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_without_a_bias_the_fit_goes_through_the_level(
+    windows: tuple[Tensor, Tensor], rank: int
+) -> None:
+    """numpy.linalg.lstsq without a column of ones, and the rank of the fitted values by its SVD.
+    With levels, these stand about the same forecast.
+    """
+    x, y = windows
+    found = []
+    for quantiles in (1, 3):
+        net = linear("rlinear", rank=rank, quantiles=quantiles, bias=False)
+        levels = (0.1, 0.5, 0.9) if quantiles > 1 else ()
+        net.solve(closed_form.window_sums(x, y), 1e-10, levels)
+        found.append(net(x).detach().unflatten(1, (S, quantiles))[:, :, quantiles // 2])
+    rows, targets, level = rows_of(linear("rlinear"), x, y)
+    fitted = rows @ np.linalg.lstsq(rows, targets)[0]
+    if rank:
+        u, s, v = np.linalg.svd(fitted, full_matrices=False)
+        fitted = (u[:, :rank] * s[:rank]) @ v[:rank]
+    got = found[0].transpose(1, 2).flatten(0, 1).numpy()
+    np.testing.assert_allclose(got, fitted + level, atol=1e-4)
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+    assert not any("bias" in name for name, _ in linear("rlinear", bias=False).named_parameters())
 
 
 def test_a_piece_in_float64_is_of_one_column() -> None:

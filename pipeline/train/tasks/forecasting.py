@@ -103,13 +103,21 @@ def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
     those of the mean of the picked and of all.
     """
     assert isinstance(validation, WindowBatches)
-    inner = net.net
-    products = torch.zeros(2 * [len(inner.members)], dtype=torch.float64, device=validation.device)
+    inner, count = net.net, len(validation)
+    parts = max(1, count * validation.stride // len(net.offsets))
+    part = torch.arange(count, device=validation.device) * parts // count
+    sums = torch.zeros(
+        parts, *2 * [len(inner.members)], dtype=torch.float64, device=validation.device
+    )
+    first = 0
     for x, y in windows([validation]):
         outputs = [member(x).unflatten(1, (y.shape[1], -1)) for member in inner.members]
-        errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten() for f in outputs])
-        products += (errors @ errors.T).double() / (len(validation) * y[0].numel())
-    inner.pick(products, len(validation) * validation.stride / y.shape[1])
+        errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten(1) for f in outputs], 1)
+        products = (errors @ errors.mT).double() / errors.shape[2]  # (N, K, K)
+        sums.index_add_(0, part[first : first + len(x)], products)
+        first += len(x)
+    inner.pick(sums / part.bincount().view(-1, 1, 1))
+    products = sums.sum(0) / count
     share = inner.counts / inner.counts.sum()
     rows = {
         label: {"share": float(part), "validation_mse": float(error)}
