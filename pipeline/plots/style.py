@@ -94,6 +94,7 @@ def drawing(
         FigureCanvasAgg(figure)
         yield figure.subplots(rows, columns, squeeze=False)
         figure.tight_layout(pad=0.4, rect=(0, 0, 1, 1 - head_px / height_px))
+        figure.set_layout_engine()  # none: savefig would first draw all once more for a layout
         path.unlink(missing_ok=True)  # else a link to DVC's cache would change the file there
         figure.savefig(path, dpi=CSS_DPI * PIXEL_RATIO, transparent=True)
 
@@ -141,7 +142,7 @@ def show_image(axis: Axes, image: np.ndarray, title: str, font_size: int = 7) ->
     """Draw a uint8 image (H, W, C) without axes, its title in the middle."""
     axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
-    axis.set_title(title, loc="center", fontsize=font_size)
+    axis.set_title(title, loc="center", fontsize=font_size, y=1)  # a given y saves a search for it
     axis.spines[:].set_visible(False)
 
 
