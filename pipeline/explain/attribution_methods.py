@@ -205,9 +205,10 @@ def occlusion(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> 
 
 def lime(model: ExplainedModel, images: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The signed weight of each segment in a local linear model: see `fit_lime`."""
+    segments = [segment(image) for image in images]
     maps = [
-        fit_lime(model, image, int(k))[0][segment(image)]
-        for image, k in zip(images, target, strict=True)
+        fit_lime(model, image, int(k), places)[0][places]
+        for image, k, places in zip(images, target, segments, strict=True)
     ]
     return np.stack(maps)
 
@@ -226,8 +227,10 @@ class RidgeWithR2(SkLearnRidge):  # type: ignore[misc]  # Captum has no types fo
         return stats
 
 
-def fit_lime(model: ExplainedModel, image: np.ndarray, target: int) -> tuple[np.ndarray, float]:
-    """Return the weights (S,) of LIME's linear model and its R^2.
+def fit_lime(
+    model: ExplainedModel, image: np.ndarray, target: int, segments: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Return the weights (S,) of LIME's linear model on segments (H, W), and its R^2.
 
     Ribeiro et al. 2016, arXiv:1602.04938, section 3. A segment that is removed becomes `baseline`.
     Samples are weighted as in the authors' lime_image: by an exponential kernel of width .25 on the
@@ -247,7 +250,7 @@ def fit_lime(model: ExplainedModel, image: np.ndarray, target: int) -> tuple[np.
         to_tensor(image[None]),
         baselines=torch.from_numpy(model.baseline).float().reshape(1, -1, 1, 1),
         target=target,
-        feature_mask=torch.from_numpy(segment(image))[None, None],
+        feature_mask=torch.from_numpy(segments)[None, None],
         n_samples=model.settings.perturbations,
         perturbations_per_eval=BATCH,
         return_input_shape=False,

@@ -43,6 +43,7 @@ from pipeline.explain.attribution_methods import (
     compute_maps,
     fit_lime,
     seeded,
+    segment,
 )
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.subject import Subject
@@ -75,8 +76,9 @@ def measure_methods(
     }
     table: dict[str, dict[str, Any]] = {name: {} for name in rows}
     resamples = rng.integers(0, len(images), (subject.settings.resamples, len(images)))
+    ends = predict_ends(subject, model.baseline, images, target)
     areas = {
-        name: deletion_insertion_areas(subject, model.baseline, images, target, values, rng)
+        name: deletion_insertion_areas(subject, model.baseline, images, target, values, ends, rng)
         for name, values in rows.items()
     }
     for k, (what, sign) in enumerate((("deletion", -1), ("insertion", 1))):
@@ -106,18 +108,28 @@ def sobel_magnitude(image: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)))
 
 
+def predict_ends(
+    subject: Subject, baseline: np.ndarray, images: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities (N,) of classes (N,) with all pixels, and with none."""
+    blank = np.broadcast_to(baseline, images[:1].shape).astype(np.uint8)
+    p = subject.file.predict_proba(np.concatenate([images, blank]))
+    return p[np.arange(len(images)), target], p[-1, target]
+
+
 def deletion_insertion_areas(
     subject: Subject,
     baseline: np.ndarray,
     images: np.ndarray,
     target: np.ndarray,
     maps: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the areas (N,) under the probability, by deletion and by insertion.
 
-    A removed cell becomes `baseline`, grey levels (C,). Its value is the mean of its pixels; cells
-    of one value come in random order.
+    ends: of `predict_ends`. A removed cell becomes `baseline`, grey levels (C,). Its value is the
+    mean of its pixels; cells of one value come in random order.
     """
     steps, cell = FRACTIONS[1:-1], grid_cells(*maps.shape[1:])
     count = cell.max() + 1
@@ -128,11 +140,10 @@ def deletion_insertion_areas(
         rank[np.lexsort((rng.random(count), -means))] = np.arange(count)
         first = (rank < steps[:, None] * count)[:, cell][..., None]  # (F, H, W, 1)
         batch += [np.where(first, baseline, image), np.where(first, image, baseline)]
-    ends = np.concatenate([images, np.broadcast_to(baseline, images.shape)])
-    p = subject.file.predict_proba(np.concatenate([*batch, ends]).astype(np.uint8))
+    p = subject.file.predict_proba(np.concatenate(batch).astype(np.uint8))
     n, k = len(images), len(steps)
-    inner = p[: 2 * n * k].reshape(n, 2, k, -1)[np.arange(n), :, :, target]  # (N, 2, F)
-    full, empty = (part[np.arange(n), target][:, None] for part in (p[-2 * n : -n], p[-n:]))
+    inner = p.reshape(n, 2, k, -1)[np.arange(n), :, :, target]  # (N, 2, F)
+    full, empty = (end[:, None] for end in ends)
     deletion = np.concatenate([full, inner[:, 0], empty], 1)
     insertion = np.concatenate([empty, inner[:, 1], full], 1)
     return np.trapezoid(deletion, FRACTIONS, axis=1), np.trapezoid(insertion, FRACTIONS, axis=1)
@@ -280,10 +291,10 @@ def measure_lime(model: ExplainedModel, images: np.ndarray, target: np.ndarray) 
     """Return LIME's fidelity, the mean R^2, and its stability between seeds."""
     r2, overlaps = [], []
     for image, label in zip(images, target, strict=True):
-        weights = []
+        weights, segments = [], segment(image)
         for seed in range(LIME_SEEDS):
             with seeded(model.settings.seed + seed):
-                weights.append(fit_lime(model, image, int(label)))
+                weights.append(fit_lime(model, image, int(label), segments))
         r2 += [fit[1] for fit in weights]
         overlaps += [top_overlap(a[0], b[0]) for a, b in itertools.combinations(weights, 2)]
     return {"fidelity": float(np.mean(r2)), "stability": float(np.mean(overlaps))}

@@ -156,7 +156,7 @@ def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(
     image[:, 6:] = 200
     places = segment(image)
     weights, explained = fit_lime(
-        replace(p, settings=SETTINGS.updated(perturbations=400)), image, 0
+        replace(p, settings=SETTINGS.updated(perturbations=400)), image, 0, places
     )
     sums = np.bincount(places.ravel(), ((w[0] - w[1]) * image[..., 0]).ravel())
     assert explained > 0.99 and np.corrcoef(weights, sums)[0, 1] > 0.99

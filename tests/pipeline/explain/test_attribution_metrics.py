@@ -46,15 +46,17 @@ def test_deletion_and_insertion_by_hand() -> None:
     best[0, 0, 0] = 1
     high = 1 / (1 + np.exp(-2.0))
     quick, slow = 0.05 * (high + 0.5) / 2 + 0.95 * 0.5, 0.5 * high + 0.5 * (high + 0.5) / 2
-    rng = np.random.default_rng(0)
+    rng, target = np.random.default_rng(0), np.array([0])
+    ends = attribution_metrics.predict_ends(subject, p.baseline, image, target)
+    assert (ends[0][0], ends[1][0]) == pytest.approx((high, 0.5))
     gone, come = attribution_metrics.deletion_insertion_areas(
-        subject, p.baseline, image, np.array([0]), best, rng
+        subject, p.baseline, image, target, best, ends, rng
     )
     assert (gone[0], come[0]) == pytest.approx(
         (quick, 0.05 * (0.5 + high) / 2 + 0.95 * high), rel=1e-5
     )
     gone, _ = attribution_metrics.deletion_insertion_areas(
-        subject, p.baseline, image, np.array([0]), -best, rng
+        subject, p.baseline, image, target, -best, ends, rng
     )
     assert gone[0] == pytest.approx(slow, rel=1e-5)
 
