@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pipeline.data.dataset import spread
 from pipeline.explain.activations import (
-    capture_maps,
     capture_output,
     find_map_stages,
     is_bounded,
@@ -37,7 +36,7 @@ from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
-# images (N, C, H, W) in grey levels to what is maximised, (N,)
+# images (M * N, C, H, W) of M methods in grey levels to what is maximised, (M * N,)
 Objective = Callable[[Tensor], Tensor]
 # images (N, C, H, W) in grey levels and a generator to images that are changed at random
 Transform = Callable[[Tensor, np.random.Generator], Tensor]
@@ -101,25 +100,32 @@ def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
         return
     stages = select_evenly(stages, STAGES + 1)[-STAGES:]
     units, best, activations = [], [], []
+    selections: dict[str, Tensor] = {}
     for stage in stages:
         means = mean_activations(net, stage, pool)  # (N, C)
         selected = means.std(0).argsort(descending=True)[:UNITS]  # no dead units among them
+        selections[stage] = selected
         units += [(stage, int(unit)) for unit in selected]
         best.append(pool[means[:, selected].argmax(0)])
         activations.append(means[:, selected])
     relative = relative_to_data(torch.cat(activations, 1))
 
     def objective(x: Tensor) -> Tensor:
-        maps = dict(zip(stages, capture_maps(net, x, stages), strict=True))
-        return relative(
-            torch.stack([maps[stage][k, unit].mean() for k, (stage, unit) in enumerate(units)])
-        )
+        methods = x.unflatten(0, (-1, len(units)))
+        parts = methods.split([len(selected) for selected in selections.values()], 1)
+        values = []
+        for (stage, selected), images in zip(selections.items(), parts, strict=True):
+            # each stage sees the images of its own units alone
+            means = capture_output(net, images.flatten(0, 1), stage).mean((2, 3))
+            values.append(means.unflatten(0, images.shape[:2])[:, range(len(selected)), selected])
+        return relative(torch.cat(values, 1)).flatten()
 
     settings = section.subject.settings
     steps, seed = settings.synthesis_steps, settings.seed
     methods = make_methods(pool, len(units), seed)
     images = {TRAINING: torch.cat(best)}
-    images |= {name: maximise(objective, m, steps, seed) for name, m in methods.items()}
+    made = maximise(objective, [*methods.values()], steps, seed)
+    images |= dict(zip(methods, made, strict=True))
     with torch.no_grad():
         reached = {name: objective(x) for name, x in images.items()}
     notes = {name: [f"{value:.2f}" for value in row] for name, row in reached.items()}
@@ -152,21 +158,23 @@ def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
     l2 = Method(mean, prior=lambda u: 10 * (u - mean).square().mean((1, 2, 3)), transform=jitter)
     methods = make_methods(pool, len(classes), seed)
 
+    ways = {"score": l2, "probability": l2}
+    ways |= {f"score, {name}": methods[name] for name in ("Fourier", "MACO")}
+
     def score(x: Tensor) -> Tensor:
         return net.logits(x).gather(1, classes[:, None])[:, 0]
 
-    def probability(x: Tensor) -> Tensor:
-        return net.logits(x).softmax(1).gather(1, classes[:, None])[:, 0]
+    def objective(x: Tensor) -> Tensor:
+        logits = net.logits(x).unflatten(0, (len(ways), len(classes)))
+        own = range(len(classes)), classes
+        values = [
+            rows.softmax(1)[own] if way == "probability" else relative(rows[own])
+            for way, rows in zip(ways, logits, strict=True)
+        ]
+        return torch.cat(values)
 
-    images = {
-        TRAINING: pool[best],
-        "score": maximise(lambda x: relative(score(x)), l2, steps, seed),
-        "probability": maximise(probability, l2, steps, seed),
-    } | {
-        f"score, {name}": maximise(lambda x: relative(score(x)), methods[name], steps, seed)
-        for name in ("Fourier", "MACO")
-    }
-    ways = list(images)[1:]
+    made = maximise(objective, [*ways.values()], steps, seed)
+    images = {TRAINING: pool[best], **dict(zip(ways, made, strict=True))}
     with torch.no_grad():
         reached = {name: score(x) for name, x in images.items()}
     rows = range(len(classes))
@@ -224,22 +232,40 @@ def likeness_to_data(x: Tensor, groups: list[Tensor], mean: Tensor) -> float:
     return float(torch.stack(best).mean())
 
 
-def maximise(objective: Objective, method: Method, steps: int, seed: int) -> Tensor:
-    """Return images (N, C, H, W) in integer grey levels after `steps` of Adam on the objective."""
-    parameters, rng = method.start.clone().requires_grad_(), np.random.default_rng(seed)
-    optimizer = torch.optim.Adam([parameters], method.learning_rate)
+def maximise(
+    objective: Objective, methods: Sequence[Method], steps: int, seed: int
+) -> list[Tensor]:
+    """Return each method's images (N, C, H, W) in integer grey levels after `steps` of Adam.
+
+    The objective sees the images of all methods in one batch: a network is slow on a few images.
+    """
+    parameters = [method.start.clone().requires_grad_() for method in methods]
+    rngs = [np.random.default_rng(seed) for _ in methods]
+    optimizer = torch.optim.Adam([
+        {"params": [p], "lr": method.learning_rate}
+        for p, method in zip(parameters, methods, strict=True)
+    ])  # fmt: skip
     for step in range(steps):
-        u = method.to_image(parameters)
-        loss = -objective(method.transform(to_levels(u), rng))
-        if method.prior:
-            loss = loss + method.prior(u)
+        images = [method.to_image(p) for p, method in zip(parameters, methods, strict=True)]
+        seen = [
+            method.transform(to_levels(u), rng)
+            for u, method, rng in zip(images, methods, rngs, strict=True)
+        ]
+        loss = -objective(torch.cat(seen)).sum()
+        for u, method in zip(images, methods, strict=True):
+            if method.prior:
+                loss = loss + method.prior(u).sum()
         optimizer.zero_grad()
-        loss.sum().backward()
+        loss.backward()
         optimizer.step()
         with torch.no_grad():
-            assert parameters.grad is not None
-            parameters.copy_(method.after_step(parameters, parameters.grad, step))
-    return round_levels(to_levels(method.to_image(parameters)))
+            for p, method in zip(parameters, methods, strict=True):
+                assert p.grad is not None
+                p.copy_(method.after_step(p, p.grad, step))
+    return [
+        round_levels(to_levels(method.to_image(p)))
+        for p, method in zip(parameters, methods, strict=True)
+    ]
 
 
 def jitter(x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -39,7 +39,7 @@ def test_a_linear_unit_under_an_l2_prior_is_maximised_by_its_weights() -> None:
     method = activation_maximization.Method(
         torch.zeros(2, 1, 3, 3), prior=lambda u: 2 * u.square().sum((1, 2, 3))
     )
-    found = activation_maximization.maximise(lambda x: (w * x).sum((1, 2, 3)), method, 300, 0)
+    (found,) = activation_maximization.maximise(lambda x: (w * x).sum((1, 2, 3)), [method], 300, 0)
     expected = (127.5 * (1 + 127.5 * w / 4)).clamp(0, 255)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.6)  # whole grey levels
 
@@ -53,11 +53,25 @@ def test_images_of_a_batch_are_independent() -> None:
             prior=image_optimization.total_variation,
             transform=activation_maximization.jitter,
         )
-        return activation_maximization.maximise(
-            lambda x: (some * x).tanh().mean((1, 2, 3)), method, 5, 4
+        (found,) = activation_maximization.maximise(
+            lambda x: (some * x).tanh().mean((1, 2, 3)), [method], 5, 4
         )
+        return found
 
     assert torch.equal(alone(w)[1:2], alone(w[1:2]))
+
+
+def test_methods_that_share_a_batch_find_what_each_finds_alone(digits: torch.Tensor) -> None:
+    w = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 127.5
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        return (w * x.unflatten(0, (-1, 2))).tanh().mean((2, 3, 4)).flatten()
+
+    methods = list(activation_maximization.make_methods(digits, 2, 3).values())
+    together = activation_maximization.maximise(objective, methods, 6, 4)
+    for found, method in zip(together, methods, strict=True):
+        (alone,) = activation_maximization.maximise(objective, [method], 6, 4)
+        assert torch.equal(found, alone)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +104,12 @@ def test_equal_seeds_give_equal_images_that_raise_the_unit(
         return capture_outputs(small, x, [layer])[0][:, 0].mean((1, 2))
 
     for name, method in activation_maximization.make_methods(digits, 2, 5).items():
-        found = activation_maximization.maximise(answer, method, 12, 5)
-        again = activation_maximization.maximise(
-            answer, activation_maximization.make_methods(digits, 2, 5)[name], 12, 5
+        (found,) = activation_maximization.maximise(answer, [method], 12, 5)
+        (again,) = activation_maximization.maximise(
+            answer, [activation_maximization.make_methods(digits, 2, 5)[name]], 12, 5
         )
-        other = activation_maximization.maximise(
-            answer, activation_maximization.make_methods(digits, 2, 6)[name], 12, 6
+        (other,) = activation_maximization.maximise(
+            answer, [activation_maximization.make_methods(digits, 2, 6)[name]], 12, 6
         )
         assert torch.equal(found, again) and not torch.equal(found, other), name
         assert found.min() >= 0 and found.max() <= 255 and (found == found.round()).all(), name
@@ -162,10 +176,10 @@ def test_phases_alone_raise_a_unit_of_colour_photos() -> None:
         return (w * x).sum((1, 2, 3))
 
     method = activation_maximization.make_methods(to_tensor(pool), 2, 0)["MACO"]
-    found = activation_maximization.maximise(unit, method, 30, 0)
+    (found,) = activation_maximization.maximise(unit, [method], 30, 0)
     before = image_optimization.to_levels(method.to_image(method.start))
     assert (unit(found) > unit(before) + 1).all()
-    assert torch.equal(found, activation_maximization.maximise(unit, method, 30, 0))
+    assert torch.equal(found, activation_maximization.maximise(unit, [method], 30, 0)[0])
 
 
 def test_a_crop_is_enlarged_to_the_size_of_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
