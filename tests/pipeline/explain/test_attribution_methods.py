@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.explain import attribution_methods
 from pipeline.explain.attribution_methods import (
     ExplainedModel,
     LogOdds,
@@ -161,6 +162,20 @@ def test_lime_finds_the_weights_of_a_model_that_is_linear_in_its_segments(
     sums = np.bincount(places.ravel(), ((w[0] - w[1]) * image[..., 0]).ravel())
     assert explained > 0.99 and np.corrcoef(weights, sums)[0, 1] > 0.99
     assert len(weights) == places.max() + 1 <= 20
+
+
+def test_an_image_is_segmented_once(
+    linear: tuple[ExplainedModel, np.ndarray], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[np.ndarray] = []
+
+    def count(image: np.ndarray) -> np.ndarray:
+        found.append(segment(image))
+        return found[-1]
+
+    monkeypatch.setattr(attribution_methods, "segment", count)
+    compute_maps(linear[0], "LIME", images, np.array([0, 1, 1]))
+    assert len(found) == len(images)
 
 
 def test_segments_do_not_cross_a_strong_edge(images: np.ndarray) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import vl_convert
 from convline.colours import GRID, INK, ORANGE, WHITE, rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.plots import style, vega
@@ -68,6 +70,20 @@ def test_a_chart_has_no_ground(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.png"):
         with Image.open(file) as image:
             assert np.asarray(image.convert("RGBA"))[0, 0, 3] == 0
+
+
+def test_a_picture_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib draws a figure that has a layout engine twice, also when its layout is done."""
+    drawn, draw = [], Figure.draw
+
+    def count(figure: Figure, renderer: Any) -> None:
+        drawn.append(figure)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", count)
+    with style.drawing(tmp_path / "x.png", 100, 100):
+        pass
+    assert len(drawn) == 1
 
 
 def test_translucent_colours_are_not_darkened() -> None:
