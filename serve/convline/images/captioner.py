@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convline.images.beam_search import Floats, Ints, State, search
+from convline.images.draw import draw_caption
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import CaptionerDocument, Golden
 from convline.model_file.schema import SPECIAL_WORDS
@@ -119,8 +120,6 @@ class Captioner(ImageModel[Caption]):
 
     def draw(self, image: Image.Image, answer: Caption) -> Image.Image:
         """Return the image with the caption below it."""
-        from convline.images.draw import draw_caption  # here: most runs need no fonts
-
         return draw_caption(image, answer.text)
 
     def step(self, words: Ints, state: State) -> tuple[Floats, State]:

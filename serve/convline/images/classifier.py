@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convline.images.draw import draw_label
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import ClassifierDocument
 from convline.runtime.model import Tensors
@@ -83,8 +84,6 @@ class Classifier(ImageModel[Row]):
         return [answer]
 
     def draw(self, image: Image.Image, answer: Row) -> Image.Image:
-        from convline.images.draw import draw_label  # here: most runs need no fonts
-
         return draw_label(image, answer)
 
     def _outputs(self) -> Tensors:

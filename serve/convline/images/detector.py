@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convline.images.draw import draw_finds
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import DetectorDocument
 from convline.runtime.model import Array, Tensors
@@ -116,8 +117,6 @@ class Detector(ImageModel[Finds]):
 
     def draw(self, image: Image.Image, answer: Finds) -> Image.Image:
         rows = self.rows(answer, Options()) if answer.labels else []
-        from convline.images.draw import draw_finds  # here: most runs need no fonts
-
         return draw_finds(image, rows, self.labels)
 
     def _outputs(self) -> Tensors:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convline.images.draw import draw_mask, mask_palette
 from convline.images.image_model import ImageLike, ImageModel, Options, Outputs, Sizes
 from convline.model_file.document import SegmenterDocument
 from convline.runtime.model import Array, Tensors
@@ -27,8 +28,6 @@ class Segmentation(NamedTuple):
 
         Nearest neighbours, because there is no class between two classes.
         """
-        from convline.images.draw import mask_palette  # here: most runs need no fonts
-
         picture = Image.fromarray(self.mask).resize(self.size, Image.Resampling.NEAREST)
         picture.putpalette(mask_palette())
         return picture
@@ -93,8 +92,6 @@ class Segmenter(ImageModel[Segmentation]):
         ]
 
     def draw(self, image: Image.Image, answer: Segmentation) -> Image.Image:
-        from convline.images.draw import draw_mask  # here: most runs need no fonts
-
         return draw_mask(image, np.asarray(answer.picture()), self.labels)
 
     def _outputs(self) -> Tensors:
