@@ -13,6 +13,7 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 BETWEEN_PRODUCTS = (  # operators that int8 numbers pass through
     "Add",
     "AveragePool",
+    "Clip",
     "Concat",
     "GlobalAveragePool",
     "MaxPool",

@@ -32,6 +32,7 @@ from pipeline.export.graph_analysis import (
     signal_to_noise,
     signal_to_noise_drops,
 )
+from pipeline.export.pixels import read_pixels, standardise_in_product
 from pipeline.export.tasks import TASKS, ExportTask
 from pipeline.params.schema import ExportCheck, Int8
 
@@ -200,15 +201,26 @@ def rank_by_noise(
 
 
 def quantize_graph(
-    graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept: list[str]
+    graph: onnx.ModelProto,
+    calibration: np.ndarray,
+    method: str,
+    kept: list[str],
+    *,
+    pixels: bool = True,
 ) -> onnx.ModelProto:
     """Return the graph with QDQ pairs: uint8 activations, int8 weights per channel.
 
-    kept: names of nodes that stay in fp32, as do those outside the products.
+    kept: names of nodes that stay in fp32, as do those outside the products. pixels: the first
+    product reads them as they are, if it is a convolution in 8 bits.
     """
     from onnxruntime import quantization as q
 
     name = graph.graph.input[0].name
+    graph, zeros = standardise_in_product(graph, kept) if pixels else (graph, {})
+    steps = {
+        tensor: [{"scale": np.array(1, np.float32), "zero_point": np.array(zero, np.uint8)}]
+        for tensor, zero in zeros.items()
+    }
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -231,8 +243,11 @@ def quantize_graph(
             weight_type=q.QuantType.QInt8,
             nodes_to_exclude=kept + nodes_outside_products(graph.graph),
             calibrate_method=getattr(q.CalibrationMethod, method),
+            extra_options={"TensorQuantOverrides": steps},
         )
-        return onnx.load(file)
+        quantized = onnx.load(file)
+    read_pixels(quantized, zeros)
+    return quantized
 
 
 def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
