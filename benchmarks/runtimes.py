@@ -1,13 +1,17 @@
-"""The same networks under other runtimes, in turns: torch, torch.compile, OpenVINO, onnxruntime in
-fp32 and in int8.
+"""The same networks under other runtimes, in turns: torch, torch.compile, ncnn, OpenVINO and
+onnxruntime, in each of their precisions.
 
-Each runtime has the same weights and the same uint8 images, and every core. They take turns, so
-that a slow second of the machine slows all. Weights are random: speed does not depend on them. With
---agree, every entry of out/ is answered by OpenVINO and by onnxruntime, and the table says how far
-they are apart.
+Each runtime has the same weights and the same uint8 images, and is opened as its users open it
+(`contenders.py`). They take turns, so that a slow second of the machine slows all: rates are
+medians of rounds, ratios are medians of the rounds' ratios. Weights are random: speed does not
+depend on them. The roof of a precision is the quickest of three libraries at the product of two
+large matrices, which takes its turns too. With --write the table replaces its own in
+results/runtimes.md.
 
-    python benchmarks/runtimes.py               # five networks
-    python benchmarks/runtimes.py --agree
+    python benchmarks/runtimes.py               # many images: every core at work; 8 minutes
+    python benchmarks/runtimes.py --single      # one image after the other; 6 minutes
+    python benchmarks/runtimes.py --settings    # onnxruntime's own settings; 6 minutes
+    python benchmarks/runtimes.py --agree       # every entry of out/ by OpenVINO and onnxruntime
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from __future__ import annotations
 import re
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,57 +33,214 @@ import onnx
 import onnxruntime
 import torch
 from convline.runtime import host
+from convline.runtime.openvino import reason
 
 import models
+from benchmarks import contenders
+from benchmarks.contenders import CORES, PIXELS, Contender, Network
 from pipeline.core.errors import StageError
-from pipeline.core.paths import OUT
+from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
 from pipeline.data import dataset
 from pipeline.export import graph as export
 from pipeline.export import graph_analysis, quantize
+from pipeline.network.build import multiply_adds
 from pipeline.network.modules import Classifier
 
 AS_PUBLISHED = {"batch_norm": True, "stride_in": "first", "zero_init": False}
 NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "LeNet-5, 32 px": (
+    "LeNet-5": (
         "lenet5",
         32,
         {"full_c3": False, "subsampling": "trainable", "output": "linear"},
     ),
-    "ResNet-20, 32 px": (
+    "ResNet-20": (
         "resnet",
         32,
         {"family": "cifar", "depth": 20, "shortcut": "A", **AS_PUBLISHED},
     ),
-    "mobilenet_v2, 224 px": ("zoo", 224, {"name": "mobilenet_v2"}),
-    "ResNet-18, 224 px": ("zoo", 224, {"name": "resnet18"}),
-    "ResNet-50, 224 px": ("zoo", 224, {"name": "resnet50"}),
+    "mobilenet_v2": ("zoo", 224, {"name": "mobilenet_v2"}),
+    "ResNet-18": ("zoo", 224, {"name": "resnet18"}),
+    "ResNet-50": ("zoo", 224, {"name": "resnet50"}),
+    "VGG-16": ("zoo", 224, {"name": "vgg16"}),
 }
-RUNTIMES = ("torch eager", "torch.compile", "OpenVINO", "onnxruntime", "onnxruntime int8")
-BATCHES = (1, 8, 32)
-Call = Callable[[np.ndarray], Any]
+IN_NCNN = ("ResNet-18", "VGG-16")
+BATCHES = {32: (8, 64), 224: (1, 8)}  # by the side of the images
+SECONDS = 0.3  # of a turn
+BASE = ("onnxruntime", "fp32")  # of the ratios
+PRECISIONS = ("fp32", "bf16", "int8")
+POINTWISE = "mlas.nchwc_pointwise_conv_max_input_channel_batch"
+ENTRIES = {  # of a session's configuration, as onnxruntime 1.31 names them
+    "pointwise channels 256": {POINTWISE: "256"},
+    "pointwise channels 512": {POINTWISE: "512"},
+    "sliding depthwise": {"mlas.nchwc_depthwise_sliding": "1"},
+    "denormals are zero": {"session.set_denormal_as_zero": "1"},
+}
+BLOCKS = {"session.dynamic_block_base": "4"}
+PAGE = RESULTS / "runtimes.md"
+
+Rates = list[float]  # of rounds
+Key = tuple[str, str]  # a runtime and a precision
 
 
-def network(arch: str, side: int, options: dict[str, Any]) -> Classifier:
+def build_network(name: str) -> tuple[Network, np.ndarray]:
     """Return the network with random weights, standardisation and softmax in it, as the line
-    exports it.
+    exports it, and as many images as the largest batch: uint8 (N, H, W, C).
     """
+    arch, side, options = NETS[name]
     torch.manual_seed(0)
     channels = 1 if arch == "lenet5" else 3
     net = models.build(arch, in_channels=channels, size=(side, side), classes=10, **options)
-    return Classifier(
-        net, torch.full((channels, 1, 1), 127.0), torch.full((channels, 1, 1), 1 / 64)
-    ).eval()
+    mean, scale = (torch.tensor(numbers).reshape(-1, 1, 1) for numbers in PIXELS[channels])
+    classifier = Classifier(net, mean, scale).eval()
+    shape = max(BATCHES[side]), side, side, channels
+    x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    graph = export.export_network(classifier, x)
+    int8 = quantize.quantize_graph(quantize.prepare_graph(graph), x[:8], "MinMax", [])
+    operations = 2.0 * multiply_adds(classifier, torch.from_numpy(x[:1]))
+    return Network(classifier, graph.SerializeToString(), int8.SerializeToString(), operations), x
 
 
-def session_of(graph: onnx.ModelProto) -> Call:
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+def take_turns(contenders: Sequence[Contender], rounds: int, seconds: float) -> list[Rates]:
+    """Return each contender's rates; the first round warms up, each begins with another one."""
+    rates: list[Rates] = [[] for _ in contenders]
+    for number in range(rounds + 1):
+        for k in range(len(contenders)):
+            place = (number + k) % len(contenders)
+            rate = contenders[place].turn(seconds if number else 0.0)
+            if number:
+                rates[place].append(rate)
+    return rates
+
+
+def best_batches(contenders: Sequence[Contender], rates: list[Rates]) -> dict[Key, Rates]:
+    """Return by runtime and precision the rates at the batch whose median is largest."""
+    best: dict[Key, Rates] = {}
+    for one, found in zip(contenders, rates, strict=True):
+        key = one.name, one.precision
+        if key not in best or statistics.median(found) > statistics.median(best[key]):
+            best[key] = found
+    return best
+
+
+def ratio(rates: Rates, others: Rates) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(rates, others, strict=True))
+
+
+def highest_roofs(rounds: int) -> dict[str, Contender]:
+    """Return by precision the product with the highest rate."""
+    products = [*contenders.roofs()]
+    rates = [statistics.median(found) for found in take_turns(products, rounds, SECONDS)]
+    places = sorted(range(len(products)), key=lambda place: rates[place])
+    return {products[place].precision: products[place] for place in places}
+
+
+def compare(names: Sequence[str], rounds: int, single: bool) -> str:
+    """Return the table of images/s by runtime and network, and the roofs."""
+    columns: dict[str, dict[Key, str]] = {}
+    roofs, seen = highest_roofs(rounds), {precision: list[float]() for precision in PRECISIONS}
+    bar = progress(len(names), "runtimes", "network")
+    for name in names:
+        network, x = build_network(name)
+        if single:
+            ready = [*contenders.one_image(network, x, name in IN_NCNN)]
+        else:
+            batches = BATCHES[x.shape[1]]
+            ready = [*contenders.many_images(network, x, batches, name in IN_NCNN)]
+        rates = take_turns([*ready, *roofs.values()], rounds, SECONDS)
+        best = best_batches(ready, rates[: len(ready)])
+        peaks = dict(zip(roofs, rates[len(ready) :], strict=True))
+        columns[name] = {
+            key: cell(found, best[BASE], peaks[key[1]], network.operations)
+            for key, found in best.items()
+        }
+        for precision, found in peaks.items():
+            seen[precision] += found
+        bar.update()
+    bar.close()
+    limits = ", ".join(
+        f"{precision} {statistics.median(seen[precision]) / 1e9:,.0f} ({roofs[precision].name})"
+        for precision in PRECISIONS
     )
-    return lambda x: session.run(None, {"images": x})
+    return f"{rate_table(columns)}\n\nRoofs in 10^9 operations/s: {limits}."
 
 
-def openvino_of(model: bytes) -> Call:
+def cell(rates: Rates, base: Rates, peak: Rates, operations: float) -> str:
+    """Return rate, ratio to BASE, and share of the roof of the precision in percent."""
+    share = 100 * operations * ratio(rates, peak)
+    return f"{statistics.median(rates):,.0f}/s, {ratio(rates, base):.2f}, {share:.0f} %"
+
+
+def rate_table(columns: dict[str, dict[Key, str]]) -> str:
+    """Return the table with a row for each runtime and precision, a column for each network."""
+    keys = list(dict.fromkeys(key for cells in columns.values() for key in cells))
+    if not contenders.has_ncnn():
+        keys.append(("ncnn, not installed", "fp32"))
+    lines = [f"| runtime | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for key in sorted(keys):
+        cells = " | ".join(column.get(key, "-") for column in columns.values())
+        lines.append(f"| {' '.join(key)} | {cells} |")
+    return "\n".join(lines)
+
+
+def settings_of(name: str) -> Iterator[tuple[str, str, Contender]]:
+    """Yield what is set, the contender's title that it is compared with, and the contender.
+
+    Workers fill the cores with a session of one thread, as in `infer`, if nothing else is said.
+    """
+    network, x = build_network(name)
+    batch = min(32, max(BATCHES[x.shape[1]]))
+
+    def contender(
+        precision: str, model: bytes, count: int, threads: int = 1, **more: Any
+    ) -> Contender:
+        run = contenders.onnxruntime_run(model, threads, **more)
+        turn = contenders.by_workers(run, x[:count], workers=CORES // threads)
+        return Contender("onnxruntime", precision, turn, count)
+
+    yield "fp32", "fp32", contender("fp32", network.fp32, batch)
+    for title, entries in ENTRIES.items():
+        yield title, "fp32", contender("fp32", network.fp32, batch, entries=entries)
+    prepared = quantize.prepare_graph(onnx.load_from_string(network.fp32))
+    before = quantize.quantize_graph(prepared, x[:8], "MinMax", [], pixels=False)
+    yield "int8", "int8", contender("int8", before.SerializeToString(), batch)
+    yield "int8 reads pixels", "int8", contender("int8", network.int8, batch)
+    for precision, model in (("fp32", network.fp32), ("int8", network.int8)):
+        one = f"{precision}, one image, a session of all cores"
+        yield one, one, contender(precision, model, 1, CORES)
+        each = f"{precision}, one image, a session on each core"
+        yield each, one, contender(precision, model, 1)
+        more = f"{precision}, one image, all cores, blocks of 1/4"
+        yield more, one, contender(precision, model, 1, CORES, entries=BLOCKS)
+
+
+def compare_settings(names: Sequence[str], rounds: int) -> str:
+    """Return the table of ratios by setting and network, with the least and the largest round."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    bar = progress(len(names), "settings", "network")
+    for name in names:
+        titles, bases, ready = zip(*settings_of(name), strict=True)
+        rates = dict(zip(titles, take_turns(ready, rounds, SECONDS), strict=True))
+        for title, base in zip(titles, bases, strict=True):
+            if title != base:
+                rounded = [a / b for a, b in zip(rates[title], rates[base], strict=True)]
+                spread = f"{min(rounded):.2f} to {max(rounded):.2f}"
+                shown = f"{statistics.median(rounded):.2f} ({spread})"
+                rows.setdefault((title, base), []).append(shown)
+        bar.update()
+    bar.close()
+    lines = [
+        f"| setting | beside | {' | '.join(names)} |",
+        "| --- | --- |" + " ---: |" * len(names),
+    ]
+    lines += [
+        f"| {title} | {base} | {' | '.join(cells)} |" for (title, base), cells in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def openvino_of(model: bytes) -> contenders.Run:
     import openvino
 
     core = openvino.Core()
@@ -87,111 +249,73 @@ def openvino_of(model: bytes) -> Call:
     return lambda x: compiled([x])
 
 
-def calls_of(net: Classifier, x: np.ndarray) -> dict[str, Call]:
-    """Return each runtime as a function of uint8 images (N, H, W, C)."""
-    graph = export.export_network(net, x)
-    prepared = quantize.prepare_graph(graph)
-    compiled = torch.compile(net, dynamic=False)
-
-    def eager(images: np.ndarray, run: Any = net) -> Any:
-        with torch.inference_mode():
-            return run(torch.from_numpy(images))
-
-    return {
-        "torch eager": eager,
-        "torch.compile": lambda images: eager(images, compiled),
-        "OpenVINO": openvino_of(graph.SerializeToString()),
-        "onnxruntime": session_of(graph),
-        "onnxruntime int8": session_of(quantize.quantize_graph(prepared, x[:32], "MinMax", [])),
-    }
-
-
-def rates(calls: dict[str, Call], x: np.ndarray, rounds: int) -> dict[str, float]:
-    """Return samples/s of each runtime on one batch: the median of rounds in which they take
-    turns.
-    """
-    for call in calls.values():  # torch.compile compiles here
-        call(x)
-        call(x)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(x)
-            times[name].append(time.perf_counter() - start)
-    return {name: len(x) / statistics.median(taken) for name, taken in times.items()}
-
-
-def compare(rounds: int) -> None:
-    """Print samples/s at batch 1 and at each runtime's best batch, and their ratios to
-    onnxruntime in fp32.
-    """
-    print(
-        "| network | batch | "
-        + " | ".join(RUNTIMES)
-        + " |\n| --- | --- |"
-        + " ---: |" * len(RUNTIMES)
-    )
-    bar = progress(len(NETS), "runtimes", "network")
-    for name, (arch, side, options) in NETS.items():
-        net = network(arch, side, options)
-        x = np.random.default_rng(0).integers(
-            0, 256, (64, side, side, 1 if arch == "lenet5" else 3), np.uint8
-        )
-        calls = calls_of(net, x)
-        found = {batch: rates(calls, np.ascontiguousarray(x[:batch]), rounds) for batch in BATCHES}
-        best = {runtime: max(row[runtime] for row in found.values()) for runtime in RUNTIMES}
-        for batch, row in (("1", found[1]), ("best", best)):
-            cells = [f"{row[r]:,.0f}/s ({row[r] / row['onnxruntime']:.2f})" for r in RUNTIMES]
-            print(f"| {name} | {batch} | {' | '.join(cells)} |", flush=True)
-        bar.update()
-    bar.close()
-
-
-def agree() -> None:
-    """Print how far OpenVINO's answers are from onnxruntime's, for every entry in out/."""
-    print(
-        "| entry | inputs | worst difference | of the largest answer |\n| --- | ---: | ---: | ---: |"
-    )
+def agree() -> str:
+    """Return how far OpenVINO's answers are from onnxruntime's, for every entry in out/."""
+    lines = ["| entry | inputs | worst difference | of the largest answer |"]
+    lines.append("| --- | ---: | ---: | ---: |")
     files = sorted(OUT.glob("*/export/model.onnx"))
     if not files:
         raise StageError("no entry in out/; run `make`")
     for file in files:
-        x = dataset.load(file.parents[1].name).served("test")[:64]
+        name = file.parents[1].name
+        x = dataset.load(name).served("test")[:64]
         ours = graph_analysis.run_graph(onnx.load(file), x)[0]
         try:
             call = openvino_of(file.read_bytes())
-        except (
-            RuntimeError
-        ) as error:  # a scikit-learn head's operators; a ceiling pool larger than its map
-            lacks = re.findall(
-                r"(?:Conversion is failed|No conversion rule found) for.*?: (.+)", str(error)
-            ) or [str(error)]
-            print(
-                f"| {file.parents[1].name} | {len(x)} | not read: {', '.join(sorted(set(lacks)))} | - |",
-                flush=True,
-            )
+        except RuntimeError as error:  # operators of a scikit-learn head; a pool beyond its map
+            lines.append(f"| {name} | {len(x)} | not read: {reason(error)} | - |")
             continue
         theirs = np.concatenate([np.array(call(x[i : i + 8])[0]) for i in range(0, len(x), 8)])
         gap = float(np.abs(theirs - ours).max())
-        print(
-            f"| {file.parents[1].name} | {len(x)} | {gap:.1e} | {gap / np.abs(ours).max():.1e} |",
-            flush=True,
-        )
+        share = gap / np.abs(ours).max()
+        lines.append(f"| {name} | {len(x)} | {gap:.1e} | {share:.1e} |")
+    return "\n".join(lines)
+
+
+def write_part(file: Path, part: str, text: str) -> None:
+    """Replace what lies between `<!-- part -->` and `<!-- /part -->` of a page."""
+    page = file.read_text(encoding="utf-8")
+    parts = re.split(rf"(?<=<!-- {part} -->\n).*(?=<!-- /{part} -->)", page, flags=re.DOTALL)
+    if len(parts) != 2:
+        raise StageError(f"{file.name}: expected <!-- {part} --> and <!-- /{part} -->; write them")
+    file.write_text(f"{parts[0]}\n{text}\n\n{parts[1]}", encoding="utf-8")
 
 
 @click.command()
-@click.option("--agree", "agreement", is_flag=True, help="Compare answers, not speed.")
-@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True)
-def main(agreement: bool, rounds: int) -> None:
-    """Print a table of samples/s, in brackets the ratio to onnxruntime in fp32."""
+@click.option("--many", "part", flag_value="many", default=True, help="Many images (default).")
+@click.option("--single", "part", flag_value="single", help="One image after the other.")
+@click.option("--settings", "part", flag_value="settings", help="onnxruntime's own settings.")
+@click.option("--agree", "part", flag_value="agree", help="Compare answers, not speed.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--network", "names", multiple=True, type=click.Choice(list(NETS)), default=list(NETS)
+)
+@click.option("--write", is_flag=True, help="Replace the table in results/runtimes.md.")
+def main(part: str, rounds: int, names: tuple[str, ...], write: bool) -> None:
+    """Print a table: of each runtime images/s, the ratio to onnxruntime in fp32, and the share of
+    the precision's roof.
+    """
     torch.use_deterministic_algorithms(True)
-    print(f"{host.processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
-          f"onnxruntime {onnxruntime.__version__}\n")  # fmt: skip
     try:
-        agree() if agreement else compare(rounds)
+        if part == "agree":
+            table = agree()
+        elif part == "settings":
+            table = compare_settings(names, rounds)
+        else:
+            table = compare(names, rounds, single=part == "single")
+        text = f"{machine()}; {rounds} rounds, {date.today()}.\n\n{table}"
+        if write:
+            write_part(PAGE, part, text)
     except StageError as error:
         raise click.ClickException(str(error)) from error
+    click.echo(text)
+
+
+def machine() -> str:
+    """Return the processor, the cores and the versions."""
+    packages = ["torch", "openvino", *(["ncnn"] if contenders.has_ncnn() else [])]
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{host.processor()}, {CORES} cores; onnxruntime {onnxruntime.__version__}, {versions}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""benchmarks/runtimes.py: who takes turns when, ratios of rounds, shares of the roof, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import contenders, runtimes
+from benchmarks.contenders import Contender
+from pipeline.core.errors import StageError
+
+
+def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
+    seen: list[tuple[str, float]] = []
+
+    def contender(name: str) -> Contender:
+        return Contender(name, "fp32", lambda seconds: seen.append((name, seconds)) or len(seen))
+
+    rates = runtimes.take_turns([contender("a"), contender("b")], 2, 0.5)
+    assert seen == [("a", 0), ("b", 0), ("b", 0.5), ("a", 0.5), ("a", 0.5), ("b", 0.5)]
+    assert rates == [[4, 5], [3, 6]]
+
+
+def test_each_runtime_is_shown_at_its_best_batch() -> None:
+    """By the medians, 3 and 4, although the largest round is of the other batch."""
+    both = [Contender("x", "int8", lambda seconds: 0.0, batch) for batch in (1, 8)]
+    assert runtimes.best_batches(both, [[3, 3, 90], [4, 4, 4]]) == {("x", "int8"): [4, 4, 4]}
+
+
+def test_ratios_and_shares_are_medians_of_rounds() -> None:
+    """By hand: 100/50, 400/100, 30/30: 2 where the medians' ratio is 2 too; of the roof, at 5
+    operations an image, 500/1,000, 2,000/2,500 and 150/600: .5, where the medians' is .5 / 1.
+    """
+    cell = runtimes.cell([100, 400, 30], [50, 100, 30], [1000, 2500, 600], 5.0)
+    assert cell == "100/s, 2.00, 50 %"
+    assert runtimes.ratio([1, 1, 9], [1, 2, 3]) == 1  # the medians' ratio is 1/2
+
+
+def test_a_runtime_without_a_network_has_an_empty_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"A": {("ncnn", "fp32"): "1/s"}, "B": {("torch", "fp32"): "2/s"}}
+    monkeypatch.setattr(contenders, "has_ncnn", lambda: True)
+    lines = runtimes.rate_table(columns).splitlines()
+    assert lines[2:] == ["| ncnn fp32 | 1/s | - |", "| torch fp32 | - | 2/s |"]
+    monkeypatch.setattr(contenders, "has_ncnn", lambda: False)
+    assert "| ncnn, not installed fp32 | - | - |" in runtimes.rate_table(
+        {"B": columns["B"]} | columns
+    )
+
+
+def test_workers_count_each_image_of_each_batch() -> None:
+    """Two workers run batches of 3 at least once each; a turn of no seconds is one run."""
+    runs: list[int] = []
+    turn = contenders.by_workers(lambda x: runs.append(len(x)), np.zeros((3, 1)), workers=2)
+    assert turn(0.0) > 0 and runs == [3, 3]
+
+
+def test_a_contender_that_computes_another_network_is_refused() -> None:
+    network, x = runtimes.build_network("LeNet-5")
+    run = contenders.onnxruntime_run(network.fp32, 1)
+    assert contenders.checked("onnxruntime", run, x[:2], network) is run
+    with pytest.raises(StageError, match=r"^other differs from torch by .* \(limit 1e-04\)$"):
+        contenders.checked("other", lambda x: run(x) + 2e-4, x[:2], network)
+
+
+def test_a_part_of_the_page_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("one\n<!-- many -->\nold\n<!-- /many -->\ntwo\n")
+    for _ in range(2):  # as often as one likes
+        runtimes.write_part(page, "many", "new \\1")
+    assert page.read_text() == "one\n<!-- many -->\n\nnew \\1\n\n<!-- /many -->\ntwo\n"
+    with pytest.raises(StageError, match="expected <!-- single --> and"):
+        runtimes.write_part(page, "single", "new")
+
+
+def test_the_page_has_each_part() -> None:
+    page = runtimes.PAGE.read_text(encoding="utf-8")
+    for part in ("many", "single", "settings", "agree"):
+        assert page.count(f"<!-- {part} -->") == page.count(f"<!-- /{part} -->") == 1
