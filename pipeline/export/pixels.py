@@ -60,13 +60,13 @@ def standardise_in_product(
     rest = mean - zero
     weight = weight * scale[:, None, None]  # (O, C, kh, kw)
     shift = -np.einsum("ochw,c->ohw", weight, rest)
-    new: dict[str, np.ndarray] = {"zero": np.float32(zero)}
+    new = {"zero": np.asarray(zero, np.float32)}
     if np.abs(rest).max() > MOST_REST:
         # No larger than the largest weight of its filter if it can be: the steps of int8 stay.
         value = min(math.ceil(np.abs(rest).sum()), max(255 - zero, zero))
         value = value if zero < 128 else -value  # the constant pixel is within 0 to 255
         weight = np.concatenate([weight, shift[:, None] / value], axis=1)
-        new |= {"pads": np.array([0] * 7 + [1]), "value": np.uint8(zero + value)}
+        new |= {"pads": np.array([0] * 7 + [1]), "value": np.asarray(zero + value, np.uint8)}
     else:
         bias = start.conv.input[2] if len(start.conv.input) > 2 else ""
         own = numpy_helper.to_array(values[bias]) if bias else 0.0
@@ -74,7 +74,7 @@ def standardise_in_product(
     new["weight"] = weight.astype(np.float32)
     names = {key: ROLES + key for key in new}
     graph.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(array), names[key]) for key, array in new.items()
+        numpy_helper.from_array(array, names[key]) for key, array in new.items()
     )
     start.conv.input[1] = names["weight"]
     if "bias" in new:

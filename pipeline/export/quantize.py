@@ -206,12 +206,13 @@ def quantize_graph(
     method: str,
     kept: list[str],
     *,
-    pixels: bool = True,
+    pixels: bool = False,
 ) -> onnx.ModelProto:
     """Return the graph with QDQ pairs: uint8 activations, int8 weights per channel.
 
     kept: names of nodes that stay in fp32, as do those outside the products. pixels: the first
-    product reads them as they are, if it is a convolution in 8 bits.
+    product reads them as they are, if it is a convolution in 8 bits. onnxruntime is faster by it,
+    OpenVINO slower (results/runtimes.md), and both run the file.
     """
     from onnxruntime import quantization as q
 

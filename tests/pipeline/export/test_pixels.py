@@ -69,10 +69,10 @@ def test_int8_reads_pixels_and_is_no_noisier(mean: list[float]) -> None:
     """Beside the graph that quantizes standardised pixels, by its distance from fp32."""
     graph, x = standardised(mean), images(len(mean))
     expected = run_graph(graph, x)[0]
-    reads = quantize.quantize_graph(graph, x, "MinMax", [])
+    reads = quantize.quantize_graph(graph, x, "MinMax", [], pixels=True)
     kinds = [node.op_type for node in reads.graph.node]
     assert not {*kinds} & {"Cast", "Sub", "Mul", "Clip"} and kinds.count("QuantizeLinear") == 2
-    before = quantize.quantize_graph(graph, x, "MinMax", [], pixels=False)
+    before = quantize.quantize_graph(graph, x, "MinMax", [])
     noise, earlier = (np.std(run_graph(one, x)[0] - expected) for one in (reads, before))
     assert noise < 1.25 * earlier < 0.1 * expected.std()
 
