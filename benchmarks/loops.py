@@ -257,7 +257,7 @@ def timm_loop(name: str, files: list[str], folder: Path, batch: int = 16) -> Pas
     from timm.data import ImageDataset, create_loader
 
     if name not in TIMM:
-        raise ModuleNotFoundError("timm", name="timm, which has no such network")
+        raise LookupError("it has no such network")
     (folder / "all").mkdir(parents=True)
     for k, file in enumerate(files):
         (folder / "all" / f"{k:06d}{Path(file).suffix}").symlink_to(Path(file).resolve())
@@ -309,6 +309,8 @@ def peers(
             opened[what] = loop()
         except ImportError as error:
             absent[what] = f"not installed ({error.name or error})"
+        except LookupError as error:
+            absent[what] = str(error)
     return opened, absent
 
 

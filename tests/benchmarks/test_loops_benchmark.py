@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -60,18 +62,22 @@ def test_libraries_that_are_not_installed_are_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+        raise ModuleNotFoundError("No module named 'optimum'", name="optimum")
 
     def plain(name: str, side: int, folder: Path) -> Path:
         return folder / "model.onnx"
 
     monkeypatch.setattr(loops, "export_plain", plain)
-    for loop in ("optimum_loop", "timm_loop"):
-        monkeypatch.setattr(loops, loop, missing)
+    monkeypatch.setattr(loops, "optimum_loop", missing)
+    monkeypatch.setattr(loops, "TIMM", {})
+    monkeypatch.setitem(sys.modules, "timm", ModuleType("timm"))
+    fake = ModuleType("timm.data")
+    vars(fake).update(ImageDataset=None, create_loader=None)
+    monkeypatch.setitem(sys.modules, "timm.data", fake)
     monkeypatch.setattr(loops, "cv2_loop", lambda *_: lambda: 7.0)
     opened, absent = loops.peers("resnet50", 224, [], tmp_path)
     assert {name: run() for name, run in opened.items()} == {"cv2, one by one": 7.0}
-    assert absent == {"Optimum": "not installed (timm)", "timm": "not installed (timm)"}
+    assert absent == {"Optimum": "not installed (optimum)", "timm": "it has no such network"}
 
 
 def test_a_package_whose_engines_were_not_measured_is_one_sentence(tmp_path: Path) -> None:
