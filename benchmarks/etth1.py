@@ -9,13 +9,12 @@ horizon and seed, of the oil temperature alone or of all seven columns.
 Ours is one recipe in every cell, for every file of this form: the mean of three candidates, in
 shares. Two are the least-squares map of a window less its mean, of rank 12, with 14 and 21 days of
 look-back, each with a bias if this gains more on validation rows than the standard error of its
-gain over windows ahead that do not overlap; the third is a dilated net of 14 days, each window less
-its mean and by its spread.
-Candidates that do not follow the level of their window are left out beforehand, since validation
-rows do not show what they do beyond the range of the training rows. The net's epoch and the shares
-are chosen on validation rows (greedy selection in ten rounds), if these hold ten windows ahead that
-do not overlap, as up to 192 hours of ETTh1; else the two maps have half each. Test rows are scored
-by the exported file, after all choices.
+gain (models/ensemble.py); the third is a dilated net of 14 days, each window less its mean and by
+its spread. Candidates that do not follow the level of their window are left out beforehand, since
+validation rows do not show what they do beyond the range of the training rows. The net's epoch and
+the shares are chosen on validation rows (greedy selection in ten rounds), if these hold ten windows
+ahead that do not overlap, as up to 192 hours of ETTh1; else the two maps have half each. Test rows
+are scored by the exported file, after all choices.
 
     python benchmarks/etth1.py     # all of it: an hour on one core; goes on where it stopped
     python benchmarks/etth1.py --task univariate --horizon 96 --seed 1
@@ -37,6 +36,7 @@ from convline.errors import ServeError
 from convline.loading import load_file
 
 from benchmarks.forecast_file import recipe_of, train_file
+from benchmarks.page import write_part
 from pipeline.check import machine
 from pipeline.check.predictions import predict
 from pipeline.core.errors import ParamsError, StageError
@@ -45,6 +45,7 @@ from pipeline.data import dataset, prepare
 from pipeline.evaluate.over_seeds import t_interval
 from pipeline.params import load as params
 
+PAGE = RESULTS / "etth1.md"
 HORIZONS = (96, 192, 336, 720)
 TASKS = {"univariate": "etth1-ot", "multivariate": "etth1"}
 NETS = {"ours": "chosen-etth1", "NLinear here": "nlinear-etth1", "DLinear here": "dlinear-etth1"}
@@ -207,7 +208,8 @@ def chosen(cells: dict[int, list[Run]]) -> list[str]:
 @click.option("--horizon", "horizons", multiple=True, type=int, default=HORIZONS)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2, 3))
 def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ...]) -> None:
-    """Make the runs that are not there yet and write their table to results/etth1.md.
+    """Make the runs that are not there yet and write their tables between the marks of
+    results/etth1.md, whose other text stays.
 
     Of another file than ETTh1 the table goes to out/etth1/, without the published rows, which are
     not of it.
@@ -220,23 +222,18 @@ def main(tasks: tuple[str, ...], horizons: tuple[int, ...], seeds: tuple[int, ..
             label = f"{task} {horizon} {title}, one of {len(seeds)}"
             runs = [run(name, task, horizon, seed, every, label) for seed in seeds]
             found[title, task, horizon] = runs
+        about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {machine.describe_machine()['cpu']}, one thread."
+        if is_etth1(path):
+            text = f"{about}\n{tables(found, PUBLISHED)}"
+            write_part(PAGE, "protocol", __doc__.rpartition("\n\n")[0])
+            write_part(PAGE, "tables", text)
+        else:
+            what = f"{path.name} is not the published ETTh1 (its sha256 is another): published rows are left out."
+            rows: dict[str, dict[str, tuple[str, ...]]] = {task: {} for task in PUBLISHED}
+            text = f"# {path.stem}\n\n{what}\n\n{about}\n{tables(found, rows)}\n"
+            (OUT / "etth1" / f"{path.stem}.md").write_text(text, encoding="utf-8")
     except (ParamsError, StageError, ServeError) as error:
         raise click.ClickException(str(error)) from error
-    head = __doc__.split("\n\n")
-    about = f"Brackets: 95 % t interval over {len(seeds)} seeds. {machine.describe_machine()['cpu']}, one thread."
-    if is_etth1(path):
-        text, file = (
-            f"# ETTh1\n\n{head[0]}\n\n{head[1]}\n\n{head[2]}\n\n{about}\n{tables(found, PUBLISHED)}\n",
-            RESULTS / "etth1.md",
-        )
-    else:
-        what = f"{path.name} is not the published ETTh1 (its sha256 is another): published rows are left out."
-        rows: dict[str, dict[str, tuple[str, ...]]] = {task: {} for task in PUBLISHED}
-        text, file = (
-            f"# {path.stem}\n\n{what}\n\n{about}\n{tables(found, rows)}\n",
-            OUT / "etth1" / f"{path.stem}.md",
-        )
-    file.write_text(text, encoding="utf-8")
     click.echo(text)
 
 

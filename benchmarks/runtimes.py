@@ -16,7 +16,6 @@ results/runtimes.md.
 
 from __future__ import annotations
 
-import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from convline.runtime.openvino import reason
 import models
 from benchmarks import contenders
 from benchmarks.contenders import CORES, PIXELS, Contender, Network
+from benchmarks.page import write_part
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
@@ -270,15 +270,6 @@ def agree() -> str:
         share = gap / np.abs(ours).max()
         lines.append(f"| {name} | {len(x)} | {gap:.1e} | {share:.1e} |")
     return "\n".join(lines)
-
-
-def write_part(file: Path, part: str, text: str) -> None:
-    """Replace what lies between `<!-- part -->` and `<!-- /part -->` of a page."""
-    page = file.read_text(encoding="utf-8")
-    parts = re.split(rf"(?<=<!-- {part} -->\n).*(?=<!-- /{part} -->)", page, flags=re.DOTALL)
-    if len(parts) != 2:
-        raise StageError(f"{file.name}: expected <!-- {part} --> and <!-- /{part} -->; write them")
-    file.write_text(f"{parts[0]}\n{text}\n\n{parts[1]}", encoding="utf-8")
 
 
 @click.command()

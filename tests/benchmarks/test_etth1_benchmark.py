@@ -43,6 +43,23 @@ def test_the_table_says_what_was_chosen() -> None:
     assert "| share, validation MSE | a map |" in lines and "| 96 | 0.50, 3.0000 |" in lines
 
 
+def test_the_page_keeps_what_is_written_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs' tables and the protocol are replaced, and nothing between them."""
+    page = tmp_path / "etth1.md"
+    page.write_text(etth1.PAGE.read_text(encoding="utf-8"))
+    by_hand = page.read_text().split("<!-- /protocol -->")[1].split("<!-- tables -->")[0]
+    monkeypatch.setattr(etth1, "PAGE", page)
+    monkeypatch.setattr(etth1, "run", lambda *_: RUN)
+    monkeypatch.setattr(etth1, "is_etth1", lambda _: True)
+    etth1.main([], standalone_mode=False)
+    protocol, rest = page.read_text().split("<!-- /protocol -->")
+    assert rest.startswith(f"{by_hand}<!-- tables -->\n\nBrackets") and len(by_hand) > 1000
+    assert "python benchmarks" not in protocol and "Rows to 8,640 train" in protocol
+    assert rest.count(".500 [.500, .500]/.250") == len(etth1.NETS) * 2 * len(etth1.HORIZONS)
+
+
 def test_the_published_file_has_its_hash() -> None:
     """The file itself, if it is on this machine."""
     from pipeline.core.paths import located

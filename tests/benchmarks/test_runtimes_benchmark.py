@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import contenders, runtimes
 from benchmarks.contenders import Contender
+from benchmarks.page import write_part
 from pipeline.core.errors import StageError
 
 
@@ -68,10 +69,10 @@ def test_a_part_of_the_page_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("one\n<!-- many -->\nold\n<!-- /many -->\ntwo\n")
     for _ in range(2):  # as often as one likes
-        runtimes.write_part(page, "many", "new \\1")
+        write_part(page, "many", "new \\1")
     assert page.read_text() == "one\n<!-- many -->\n\nnew \\1\n\n<!-- /many -->\ntwo\n"
     with pytest.raises(StageError, match="expected <!-- single --> and"):
-        runtimes.write_part(page, "single", "new")
+        write_part(page, "single", "new")
 
 
 def test_the_page_has_each_part() -> None:
