@@ -70,7 +70,8 @@ def solve_head(
     row, 1 / T for the mean, or 0. ridge: what is added to the rows' variances, a share of their
     mean; the bias has no penalty. levels: of the quantiles that stand side by side, none for a
     forecast alone; each is the mean and its share of the residuals' deviation, as if normal. bias:
-    of the mean; without, the regression goes through the level.
+    of the mean; without, the regression goes through the level, and second moments are in place of
+    variances.
 
     Raises ValueError where the windows do not determine the map.
     """

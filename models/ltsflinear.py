@@ -76,7 +76,7 @@ class LTSFLinear(nn.Module):
         bias: bool = True,
     ) -> None:
         """`rank`: of each layer's map; 0: any; `bias`: false: none, but what sets quantile levels
-        apart.
+        apart in closed form; several levels trained by gradient have a full one.
         """
         super().__init__()
         options.choose("ltsflinear", "kind", kind, dict.fromkeys(KINDS))

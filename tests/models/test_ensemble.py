@@ -237,24 +237,33 @@ def test_a_bias_must_gain_more_than_its_standard_error(
     assert set(net.picked) == picked
 
 
+@pytest.mark.parametrize(
+    ("stride", "bounds"),
+    [
+        (1, [0, 4, 7, 10, 14, 17, 20]),  # 20 windows, of which 6 of 3 rows do not overlap
+        (2, [0, 2, 4, 5, 7, 9, 10]),
+        (5, [0, 1, 2, 3, 4]),  # none overlap
+    ],
+)
 def test_errors_are_taken_apart_by_windows_ahead(
-    of_shop: Resolve, monkeypatch: pytest.MonkeyPatch
+    of_shop: Resolve, monkeypatch: pytest.MonkeyPatch, stride: int, bounds: list[int]
 ) -> None:
-    """Each member's squared error in each part of the validation windows, one after the other."""
-    net, _, source = fitted(of_shop)
+    """Each member's squared error in each part of the validation windows, one after the other; the
+    parts' bounds by hand.
+    """
+    recipe = of_shop(data={"targets": ["sales"], "stride": stride})
+    net, source = untrained(recipe.updated(arch="ensemble", net=LINEAR))
     split = loop.load_batches(source, "validation", net, torch.device("cpu"))
     got = []
     monkeypatch.setattr(type(net.net), "pick", lambda _, products: got.append(products))
     windows_task.choose_members(net, split)
     ((x, y),) = split.in_order(len(split))
-    parts = len(split) // HORIZON
-    assert parts > 2 and len(got[0]) == parts
+    assert len(split) == bounds[-1] and len(got[0]) == len(bounds) - 1
     with torch.no_grad():
         errors = torch.stack([(member(x) - y).square().mean((1, 2)) for member in net.net.members])
-    for k in range(parts):
-        own = [n for n in range(len(split)) if n * parts // len(split) == k]
+    for products, (first, end) in zip(got[0], itertools.pairwise(bounds), strict=True):
         torch.testing.assert_close(
-            got[0][k].diagonal().float(), errors[:, own].mean(1), rtol=1e-4, atol=1e-6
+            products.diagonal().float(), errors[:, first:end].mean(1), rtol=1e-4, atol=1e-6
         )
 
 

@@ -100,12 +100,13 @@ def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
     """Let an ensemble pick its members by the squared errors of their median forecasts.
 
     Returns each member's share and its mean squared error, standardised, on validation rows, and
-    those of the mean of the picked and of all.
+    those of the mean of the picked and of the mean of all, of which two may differ in their bias
+    alone.
     """
     assert isinstance(validation, WindowBatches)
     inner, count = net.net, len(validation)
-    parts = max(1, count * validation.stride // len(net.offsets))
-    part = torch.arange(count, device=validation.device) * parts // count
+    parts = max(1, min(count, count * validation.stride // len(net.offsets)))
+    part_of = torch.arange(count, device=validation.device) * parts // count
     sums = torch.zeros(
         parts, *2 * [len(inner.members)], dtype=torch.float64, device=validation.device
     )
@@ -114,19 +115,18 @@ def choose_members(net: Any, validation: Split) -> dict[str, dict[str, float]]:
         outputs = [member(x).unflatten(1, (y.shape[1], -1)) for member in inner.members]
         errors = torch.stack([(f[:, :, f.shape[2] // 2] - y).flatten(1) for f in outputs], 1)
         products = (errors @ errors.mT).double() / errors.shape[2]  # (N, K, K)
-        sums.index_add_(0, part[first : first + len(x)], products)
+        sums.index_add_(0, part_of[first : first + len(x)], products)
         first += len(x)
-    inner.pick(sums / part.bincount().view(-1, 1, 1))
-    products = sums.sum(0) / count
-    share = inner.counts / inner.counts.sum()
+    inner.pick(sums / part_of.bincount().view(-1, 1, 1))
+    mean = sums.sum(0) / count  # (K, K)
+    shares = (inner.counts / inner.counts.sum()).to(mean)
     rows = {
-        label: {"share": float(part), "validation_mse": float(error)}
-        for label, part, error in zip(inner.labels, share, products.diagonal(), strict=True)
+        label: {"share": float(share), "validation_mse": float(error)}
+        for label, share, error in zip(inner.labels, shares, mean.diagonal(), strict=True)
     }
-    share = share.to(products)
     return rows | {
-        "picked": {"share": 1.0, "validation_mse": float(share @ products @ share)},
-        "mean of all": {"share": 1.0, "validation_mse": float(products.mean())},
+        "picked": {"share": 1.0, "validation_mse": float(shares @ mean @ shares)},
+        "mean of all": {"share": 1.0, "validation_mse": float(mean.mean())},
     }
 
 
@@ -141,15 +141,16 @@ def finish(net: Any, source: Data, validation: Split) -> None:
     """
     assert isinstance(validation, WindowBatches)
     levels = source.about["forecast"]["quantiles"]
-    offsets = conformal_offsets(gaps(net, [validation], scaled=False), levels)
-    if net.usual is not None:
-        splits = [validation, load_batches(source, "train", net, validation.device)]
+    scaled, middle = net.usual is not None, len(levels) // 2
+    splits = [validation]
+    if scaled:
+        splits.append(load_batches(source, "train", net, validation.device))
         net.usual.copy_(torch.cat([net.variance(x) for x, _ in windows(splits)]).mean(0))
-        found = gaps(net, splits, scaled=True)
-        scaled, middle = conformal_offsets(found, levels), len(levels) // 2
-        if found.shape[3] > 1:
-            scaled[..., middle] = offsets[..., middle]
-        offsets = scaled
+    found = gaps(net, splits, scaled)
+    offsets = conformal_offsets(found, levels)
+    if scaled and found.shape[3] > 1:
+        fixed = conformal_offsets(gaps(net, [validation], scaled=False), levels)
+        offsets[..., middle] = fixed[..., middle]
     net.offsets.copy_(offsets)
 
 
