@@ -34,13 +34,15 @@ def shorten(value: Any, most: int = 120) -> str:
 def broken_limit(name: str, checked: dict[str, Any], cause: str | None = None) -> str | None:
     """Return the sentence for the first limit that check.json's content breaks.
 
-    cause: what in the data makes float32 round much, and its cure, if there is any.
+    cause: what in the data makes float32 round much, and its cure, if there is any. Differences of
+    the network's answers may come from it.
     """
     # rounding first: every other difference may come from it
     limits = broken_rounding, broken_parity, broken_golden, broken_stream, broken_metric
     for limit in limits:
         if sentence := limit(checked):
-            why = f"; {cause}" if cause and limit is not broken_rounding else ""
+            may = cause and limit in (broken_parity, broken_metric)
+            why = f"; it may be that {cause}" if may else ""
             return f"{name}: {sentence}{why}; see results/{name}/check.json"
     return None
 

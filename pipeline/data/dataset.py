@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from convline.errors import describe_count
 from convline.timeseries.calendar_features import encode_calendar
 
 from pipeline.core.files import read_json, save_array
@@ -190,13 +191,15 @@ def describe_splits(about: dict[str, Any]) -> str:
 
 def describe_far(about: dict[str, Any]) -> str | None:
     """Return the sentence on columns with values far from the others, which float32 rounds beside
-    them, and its cure; None where there are none.
+    them, and of a file its cure; None where there are none. about: {"far", "source"} of data.json.
     """
-    if not about.get("far"):
-        return None
-    names = ", ".join(map(repr, about["far"]))
-    cure = "empty those cells and make the entry again"
-    return f"values of column {names} are far from the others; {cure}"
+    columns = []
+    for name, counts in about.get("far", {}).items():
+        each = ", ".join(describe_count(n, f"{split} value") for split, n in counts.items())
+        columns.append(f"column {name!r} has values far from the others: {each}")
+    if columns and about["source"] == "csv":
+        columns.append("if these are mistakes, empty the cells and make the entry again")
+    return "; ".join(columns) or None
 
 
 def save(folder: Path, data: Data) -> None:

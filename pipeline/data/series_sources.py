@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convline.errors import describe_count
 from convline.model_file.document import Step
 from convline.timeseries.parquet_reader import is_parquet
 from convline.timeseries.pieces import first_rows, is_long, open_pieces
@@ -17,11 +16,12 @@ from convline.timeseries.timestamps import parse_times
 
 from pipeline.core.errors import StageError
 from pipeline.core.paths import located
+from pipeline.data.dataset import describe_far
 from pipeline.data.long_series import read_long
 from pipeline.params.schema import AnySeriesSet, CsvSet, SeriesData, StatsmodelsSet, WavesSet
 
-# radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
 CALIBRATED = 4096  # windows of training and validation that scaled intervals are made of
+# radians a step: the notes' linspace over 128 + 10 points, kept at any horizon
 WAVE = 20 * np.pi / 137, np.pi / 137
 
 
@@ -174,7 +174,7 @@ def split_by_time(
 
 def every_of(counts: list[int]) -> int:
     """Return of which so many windows one calibrates intervals: all of one split, and of several
-    splits, with these counts of windows, up to CALIBRATED together.
+    splits, with these counts of windows, up to CALIBRATED together, but for rounding.
     """
     return -(-sum(counts) // CALIBRATED) if len(counts) > 1 else 1
 
@@ -202,19 +202,19 @@ def notes(recipe: SeriesData, facts: dict[str, Any], windows: int) -> list[str]:
     if spec.season is None and facts["season"] == 1:
         cure = f"set data.{recipe.set}.season"
         remarks.append(f"season is 1: seasonal naive equals the last value; {cure}")
-    for name, counts in facts["far"].items():
-        each = ", ".join(f"{describe_count(n, f'{split} value')}" for split, n in counts.items())
-        far = f"column {name!r} has values far from the others: {each}"
-        remarks.append(f"{far}; if these are mistakes, empty the cells and make the entry again")
+    if far := describe_far({"far": facts["far"], "source": spec.source}):
+        remarks.append(far)
     if facts["season"] > recipe.context:
         rows = f"a season has {facts['season']} rows, the context only {recipe.context}"
         remarks.append(f"{rows}: seasonal naive repeats the context; give a longer series")
     if left_out := [q for q in levels if q < 0.5 and q not in calibrated_levels(levels, windows)]:
         least = round(1 / min(left_out) - 1)
         spans = ", ".join(f"{100 * (1 - 2 * q):.0f} %" for q in left_out)
-        of = "validation split has" if recipe.intervals == "fixed" else "splits that calibrate have"
+        of, more = "validation split has", "a longer validation split"
+        if recipe.intervals == "scaled":
+            of, more = "splits that calibrate have", "more rows"
         what = f"the {of} {windows} windows, and it needs the residuals of {least}"
-        cure = "give a longer validation split, or ask for narrower quantiles"
+        cure = f"give {more}, or ask for narrower quantiles"
         remarks.append(f"no {spans} interval: {what}; {cure}")
     if isinstance(spec, WavesSet) and spec.test_noise != spec.noise:
         noise = f"training curves carry noise {spec.noise}, test curves {spec.test_noise}"

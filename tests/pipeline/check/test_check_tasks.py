@@ -132,6 +132,16 @@ def test_the_metric_may_change_by_half_a_point(name: str) -> None:
     assert sentence in (limits.broken_limit("x", checked) or "")
 
 
+def test_values_far_from_the_others_break_no_golden_sample() -> None:
+    """They are a cause of what the network answers under onnxruntime alone."""
+    row = {"variant": "fp32", "provider": "cpu", "difference": 1.0, "limit": 0.1}
+    metric = {"name": "map50", "torch": 0.9, "value": 0.8}
+    checked = {"rows": [], "golden": [], "metric": metric}
+    assert "; it may be that y; see" in (limits.broken_limit("x", checked, "y") or "")
+    golden = limits.broken_limit("x", checked | {"golden": [row]}, "y")
+    assert golden and "golden samples" in golden and "may be" not in golden
+
+
 def test_the_line_of_a_stage_names_metric_baseline_and_int8() -> None:
     metric = {"name": "mean_iou", "value": 0.8123, "low": 0.79, "high": 0.83, "n": 200}
     beside = {"better": True, "sentence": "better than always answering 'background'"}

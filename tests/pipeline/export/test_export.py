@@ -270,10 +270,11 @@ def test_an_output_that_depends_on_more_than_its_input_is_refused(
     export.require_repeatable(Dense(nn.Identity()), x, 1e-4)
     with pytest.raises(StageError, match=sentence):
         export.require_repeatable(Dense(change), x, 1e-4)
-    cause = dataset.describe_far({"far": {"y": {"train": 1}}})
+    cause = dataset.describe_far({"far": {"y": {"train": 1, "test": 2}}, "source": "csv"})
     with pytest.raises(
         StageError,
-        match=r"values of column 'y' are far .*; empty those cells and make the entry again$",
+        match=r"; it may be that column 'y' has values far from the others: 1 train value, 2 test"
+        r" values; if these are mistakes, empty the cells and make the entry again$",
     ):
         export.require_repeatable(Dense(change), x, 1e-4, cause=cause)
 
