@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,15 +106,15 @@ def fit(
             mix,
             average,
         )
-        for split, part in watched.items():
-            row[f"{split}_loss"], row[f"{split}_accuracy"] = evaluate(recipe, shipped, part)
+        row |= evaluate_splits(recipe, shipped, watched)
         on_epoch(row)
         bar.update()
         bar.set_postfix_str(f"validation loss {row['validation_loss']:.4g}", refresh=False)
         keep()
     bar.close()
     if not train.epochs:  # the network is used as it was published, or solved for
-        row = untrained_row(recipe, net, fitting, validation)
+        row = {"epoch": 0, "lr": 0.0}
+        row |= evaluate_splits(recipe, net, {"train": fitting, "validation": validation})
         record_epoch(state, net, row, snapshot=False, losses={"": row["validation_loss"]})
         on_epoch(state.history[0])
     load_chosen(recipe, net, state, validation, average)
@@ -396,12 +396,12 @@ def in_float32(part: Any) -> Any:
     return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part
 
 
-def untrained_row(
-    recipe: Training, net: Any, fitting: Split, validation: Split
+def evaluate_splits(
+    recipe: Training, net: Any, splits: Mapping[str, Split]
 ) -> dict[str, float]:
-    """Return the history row of a network that is not trained, of the keys that `one_epoch` has."""
-    row: dict[str, float] = {"epoch": 0, "lr": 0.0}
-    for split, part in (("train", fitting), ("validation", validation)):
+    """Return each split's loss and, where the task has one, accuracy, by a history row's keys."""
+    row = {}
+    for split, part in splits.items():
         row[f"{split}_loss"], accuracy = evaluate(recipe, net, part)
         if TASKS[net.task].HAS_ACCURACY:
             row[f"{split}_accuracy"] = accuracy

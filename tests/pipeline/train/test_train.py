@@ -176,6 +176,14 @@ def test_a_weight_that_is_not_finite_is_an_error(resolved: Resolve) -> None:
         loop.require_finite_weights(net, "tiny", 2)
 
 
+@pytest.mark.parametrize(("base", "accurate"), [(IMAGE_RECIPE, True), (SERIES_RECIPE, False)])
+def test_a_watched_split_has_an_accuracy_where_the_task_has_one(
+    resolved: Resolve, base: dict[str, Any], accurate: bool
+) -> None:
+    _, state = fit(resolved(base, train={"epochs": 1}), watch=["test"])
+    assert "test_loss" in state.history[0] and ("test_accuracy" in state.history[0]) == accurate
+
+
 @pytest.mark.parametrize("base", [IMAGE_RECIPE, SERIES_RECIPE], ids=["images", "series"])
 def test_a_loss_that_is_not_finite_is_an_error(resolved: Resolve, base: dict[str, Any]) -> None:
     """Plain gradient descent on squared errors with lr 1e6 grows without bound."""
