@@ -6,7 +6,6 @@ one: the rest of a table does not cost a compilation. OpenVINO takes bfloat16 wh
 has it, unless it is told to compute in float32.
 """
 
-import functools
 import re
 import sys
 import threading
@@ -26,6 +25,7 @@ CURE = "pip install 'convline[openvino]', or pass --engine onnxruntime"
 # Of errors: the operators that OpenVINO does not convert, each with its domain or version.
 LACKS = re.compile(r"(?:Conversion is failed|No conversion rule found) for[^:]*: ([^\n]+)")
 ELEMENTS = {"f32": "float", "f16": "float16", "u8": "uint8", "i64": "int64"}  # others as they are
+LOADING, CORES = threading.Lock(), list[Any]()  # of the process: one core
 
 
 class Node(NamedTuple):
@@ -95,9 +95,7 @@ class OpenVinoSession:
     def _compile_for(self, count: int) -> tuple[int, tuple[Any, deque[Any]]]:
         """Return the compiled batch size that takes a batch of `count`, and what belongs to it."""
         with self._lock:
-            size = count
-            if count not in self._compiled:
-                size = min((n for n in self._compiled if count < n < 2 * count), default=count)
+            size = min((n for n in self._compiled if count <= n < 2 * count), default=count)
             if size not in self._compiled:
                 graph = self._graph.clone()
                 graph.reshape({port: [size, *port.partial_shape[1:]] for port in graph.inputs})
@@ -106,7 +104,6 @@ class OpenVinoSession:
             return size, self._compiled[size]
 
 
-@functools.cache
 def core() -> Any:
     """Return OpenVINO's core, one for the process; DeviceError without the package.
 
@@ -114,10 +111,13 @@ def core() -> Any:
     with the core, in whichever thread: the next signal would then end the process without a word.
     So a thread that ends loads it, and the core is kept.
     """
-    found = import_openvino().Core()
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(found.get_property, "CPU", "FULL_DEVICE_NAME").result()
-    return found
+    with LOADING:
+        if not CORES:
+            found = import_openvino().Core()
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(found.get_property, "CPU", "FULL_DEVICE_NAME").result()
+            CORES.append(found)
+        return CORES[0]
 
 
 def import_openvino() -> Any:

@@ -7,9 +7,11 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -164,10 +166,22 @@ def test_what_openvino_does_not_read_is_named(name: str) -> None:
 
 
 def test_a_missing_openvino_is_an_error(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    openvino.core.cache_clear()
+    monkeypatch.setattr(openvino, "CORES", [])
     monkeypatch.setitem(sys.modules, "openvino", None)
     done = infer("images", classifier, classifier, "--engine", "openvino")
     assert done.exit_code == 1 and "pip install 'convline[openvino]'" in done.stderr
+
+
+def test_threads_that_ask_first_at_once_get_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        def get_property(self, *_: str) -> None:
+            time.sleep(0.1)
+
+    monkeypatch.setattr(openvino, "CORES", [])
+    monkeypatch.setattr(openvino, "import_openvino", lambda: SimpleNamespace(Core=Core))
+    with ThreadPoolExecutor(2) as executor:
+        first, second = (executor.submit(openvino.core) for _ in range(2))
+    assert first.result() is second.result()
 
 
 @pytest.mark.parametrize("installed", [False, True])
