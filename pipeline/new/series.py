@@ -136,7 +136,8 @@ def describe_choice(recipe: dict[str, Any], about: dict[str, Any]) -> str:
     seasons = f" ({context / season:.3g} seasons)" if season > 1 else ""
     maps = f"{len(MAPS)} linear maps in closed form"
     if recipe["train"]["epochs"]:
-        maps = f"what validation rows choose of {maps} and two convolutional forecasters"
+        nets = f"{len(NETWORK['normalise'])} convolutional forecasters"
+        maps = f"what validation rows choose of {maps} and {nets}"
     else:
         maps = f"the mean of {maps}"
     return (
@@ -229,14 +230,15 @@ def choose_recipe(name: str, seen: SeriesFile, context: int, horizon: int) -> di
     tested = sum(round(rows * SHARE) - horizon + 1 for rows in seen.lengths)
     columns = len(seen.table.columns)  # each is a row of a batch by itself
     strides = {"train_stride": -(-trained * columns // TRAINED), "stride": -(-tested // TESTED)}
-    windows = max(1, trained // strides["train_stride"])
-    batch = 16 if windows * columns < 500 else max(16, 64 // columns)
-    epochs = STEPS * batch // windows
     data = {"set": name, "context": context, "horizon": horizon}
     data |= {key: value for key, value in strides.items() if value > 1}
-    if trained < MANY or tested < ensemble.LEAST * horizon:  # validation rows could not choose
+    # Too few windows to train a network, or to choose it: as many validate as test.
+    if trained < MANY or tested < ensemble.LEAST * horizon:
         net, train = {"normalise": [], "maps": MAPS}, {"epochs": 0, "loss": "pinball"} | SOLVED
         return {"arch": "ensemble", "data": data, "net": net, "train": train}
+    windows = max(1, trained // strides["train_stride"])
+    batch = max(16, 64 // columns)
+    epochs = STEPS * batch // windows
     return {
         "arch": "ensemble",
         "data": data,

@@ -128,24 +128,26 @@ def test_the_recipe_beats_the_seasonal_naive_forecast(
 
 
 @pytest.mark.parametrize(
-    ("rows", "why"),
+    ("rows", "options", "trained"),
     [
-        (8_386, "the mean of 2 linear maps in closed form, 24 rows of history to 10 ahead, with"),
-        (
-            8_387,
-            "what validation rows choose of 2 linear maps in closed form and two convolutional",
-        ),
+        (8_386, {}, False),
+        (8_387, {}, True),
+        (10_992, {"horizon": 200}, False),
+        (10_993, {"horizon": 200}, True),
     ],
 )
 def test_a_network_is_trained_where_validation_rows_can_choose_it(
-    propose: Callable[..., Entry], rows: int, why: str
+    propose: Callable[..., Entry], rows: int, options: dict[str, Any], trained: bool
 ) -> None:
     """By hand: of 8,387 rows train 5,033, in 5,000 windows of 24 and 10; of 8,386 a row less. Each
-    validate with 1,668 windows, of which 166 do not overlap.
+    validate with 1,668 windows, of which 166 do not overlap. Of 10,992 rows validate 2,198, in
+    1,999 windows 200 ahead, one less than ten that do not overlap.
     """
-    entry = propose(table(passengers(rows).round(1), header="y"))
-    assert entry.why.startswith(why)
-    trained, net = rows == 8_387, entry.recipe["net"]
+    entry = propose(table(passengers(rows).round(1), header="y"), **options)
+    maps = "2 linear maps in closed form"
+    chosen = f"what validation rows choose of {maps} and 2 convolutional forecasters, "
+    assert entry.why.startswith(chosen if trained else f"the mean of {maps}, ")
+    net = entry.recipe["net"]
     assert bool(entry.recipe["train"]["epochs"]) == bool(net["normalise"]) == trained
     assert net.get("choose") == ("greedy" if trained else None) and len(net["maps"]) == 2
 
