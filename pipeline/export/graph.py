@@ -164,4 +164,5 @@ def require_repeatable(
     ):
         if (gap := gap_of(first, other)) > atol:
             what = f"in evaluation the network's output for an input changes by {gap:.1e} {when}"
-            raise StageError(f"export: {what} (limit {atol:.1e}); {f'it may be that {cause}' if cause else why}")
+            why = f"it may be that {cause}" if cause else why
+            raise StageError(f"export: {what} (limit {atol:.1e}); {why}")

@@ -142,8 +142,8 @@ class Forecaster(nn.Module):
         """Return forecast and quantiles of the network's output; levels that cross are sorted.
 
         spread: of `spread`, None where intervals are not scaled. A forecast that is itself the
-        level .5 is moved by that level's offset in units: unless levels cross, it does not depend on
-        the intervals.
+        level .5 is moved by that level's offset in units: it does not depend on the intervals,
+        unless levels cross.
 
         Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without
         crossing".

@@ -396,9 +396,7 @@ def in_float32(part: Any) -> Any:
     return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part
 
 
-def evaluate_splits(
-    recipe: Training, net: Any, splits: Mapping[str, Split]
-) -> dict[str, float]:
+def evaluate_splits(recipe: Training, net: Any, splits: Mapping[str, Split]) -> dict[str, float]:
     """Return each split's loss and, where the task has one, accuracy, by a history row's keys."""
     row = {}
     for split, part in splits.items():
