@@ -173,7 +173,12 @@ def test_a_missing_openvino_is_an_error(classifier: Path, monkeypatch: pytest.Mo
 
 
 def test_threads_that_ask_first_at_once_get_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
     class Core:
+        def __init__(self) -> None:
+            made.append(self)
+
         def get_property(self, *_: str) -> None:
             time.sleep(0.1)
 
@@ -181,7 +186,7 @@ def test_threads_that_ask_first_at_once_get_one_core(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(openvino, "import_openvino", lambda: SimpleNamespace(Core=Core))
     with ThreadPoolExecutor(2) as executor:
         first, second = (executor.submit(openvino.core) for _ in range(2))
-    assert first.result() is second.result()
+    assert first.result() is second.result() and len(made) == 1
 
 
 @pytest.mark.parametrize("installed", [False, True])
