@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -70,6 +71,7 @@ SERVERS = (
         ),
     ),
 )
+SHIM_FOLDER = "CONVLINE_FORK_SERVER"  # in the environment of all that a fork server runs
 SHIM = """#!/bin/sh
 case "$1 $2" in
 {cases}esac
@@ -87,15 +89,28 @@ def main() -> None:
         addresses = [f"{folder}/socket{k}" for k in range(len(SERVERS))]
         write_shim(Path(folder, "bin", "python"), addresses)
         started = [start(*pair) for pair in zip(SERVERS, addresses, strict=True)]
-        path = os.pathsep.join([f"{folder}/bin", os.environ.get("PATH", os.defpath)])
+        environment = {**os.environ, "PATH": path_with(f"{folder}/bin"), SHIM_FOLDER: folder}
         try:
-            status = subprocess.call(sys.argv[1:], env={**os.environ, "PATH": path})
-        except KeyboardInterrupt:
-            status = 130
+            command = subprocess.Popen(sys.argv[1:], env=environment)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is in our group: it hears
+            signal.signal(signal.SIGTERM, lambda *_: command.terminate())
+            status = command.wait()
         finally:
             for process in started:
                 os.kill(process, signal.SIGKILL)
-    sys.exit(status)
+                os.waitpid(process, 0)
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+def path_with(folder: str) -> str:
+    """Return PATH with a folder before the others."""
+    return os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
+
+
+def python_path() -> str:
+    """Return PATH with this Python first, or under a fork server as it is: with the shim first."""
+    forked = SHIM_FOLDER in os.environ
+    return os.environ["PATH"] if forked else path_with(os.path.dirname(sys.executable))
 
 
 def write_shim(file: Path, addresses: list[str]) -> None:
@@ -116,17 +131,22 @@ def start(server: Server, address: str) -> int:
         listener.bind(address)
         listener.listen()
         process = os.fork()
-        if process == 0:
-            serve(server, listener)
+        if process == 0:  # what is raised must not reach the parent's blocks, which clean up
+            try:
+                serve(server, listener)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
     return process
 
 
-def serve(server: Server, listener: socket.socket) -> NoReturn:
+def serve(server: Server, listener: socket.socket) -> None:
     """Fork once for each stage that asks, as long as the parent process lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
-    import_libraries(server)
     parent = os.getppid()
+    import_libraries(server)
     listener.settimeout(1)
     while os.getppid() == parent:
         try:
@@ -139,7 +159,6 @@ def serve(server: Server, listener: socket.socket) -> NoReturn:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             run_stage(connection)
         connection.close()
-    os._exit(0)
 
 
 def import_libraries(server: Server) -> None:
@@ -162,6 +181,7 @@ def run_stage(connection: socket.socket) -> NoReturn:
         os.close(stream)
     os.setpgid(0, request["group"])
     os.chdir(request["cwd"])
+    sys.path[0] = os.getcwd()  # as `python -m` has it
     os.environ.clear()
     os.environ.update(request["environment"])
     threading.Thread(target=end_with_asker, args=(connection, os.getpid()), daemon=True).start()
@@ -169,6 +189,7 @@ def run_stage(connection: socket.socket) -> NoReturn:
         del sys.modules[name]
     sys.argv = request["words"]  # ["-m", "pipeline.train", ENTRY]
     module = sys.argv.pop(1)
+    connection.sendall(b".")  # from here on Ctrl-C is ours
     status: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -181,7 +202,8 @@ def run_stage(connection: socket.socket) -> NoReturn:
         print(status, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    connection.sendall(bytes([status if isinstance(status, int) else int(status is not None)]))
+    code = status if isinstance(status, int) else int(status is not None)
+    connection.sendall(bytes([code & 255]))
     os._exit(0)
 
 
@@ -192,7 +214,10 @@ def end_with_asker(connection: socket.socket, worker: int) -> None:
 
 
 def ask(address: str, words: list[str]) -> NoReturn:
-    """Let the server run `python WORDS` and exit as it does; without a server run it here."""
+    """Let the server run `python WORDS` and exit as it does; run it here if the server does not
+    begin it.
+    """
+    parent = os.getppid()
     request = {
         "words": words,
         "cwd": os.getcwd(),
@@ -202,13 +227,23 @@ def ask(address: str, words: list[str]) -> NoReturn:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-        except OSError:
-            os.execv(sys.executable, [sys.executable, *words])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker is in our group and hears Ctrl-C
-        with connection.makefile("rb") as answer:
             socket.send_fds(connection, [b"."], [0, 1, 2])
             connection.sendall(json.dumps(request).encode() + b"\n")
-            status = answer.read(1)
+            begun = connection.recv(1)
+        except KeyboardInterrupt:
+            os._exit(130)
+        except OSError:
+            begun = b""
+        if not begun:
+            os.execv(sys.executable, [sys.executable, *words])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker is in our group and hears Ctrl-C
+        connection.settimeout(1)
+        status = None
+        while status is None:
+            if os.getppid() != parent:  # DVC was killed; the worker ends with us
+                os._exit(1)
+            with suppress(TimeoutError):
+                status = connection.recv(1)
     if not status:
         print(f"error: {' '.join(words[1:])}: ended by a signal (out of memory?)", file=sys.stderr)
     os._exit(status[0] if status else 1)

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import line
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 SERVER = [sys.executable, "-m", "pipeline.line.fork_server"]
 LOG_IMPORTS = ["env", "PYTHONPROFILEIMPORTTIME=1"]
 IMPORTED = re.compile(r"\| +torch$", re.M)  # in the log of a process that imported torch
+IMPORTED_DVC = re.compile(r"\| +dvc$", re.M)
 
 
 @pytest.fixture(autouse=True)
@@ -85,16 +87,97 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
 def test_what_must_run_without_torch_is_forked_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage of the second server, which has onnxruntime before its own code begins."""
-    shutil.copytree(line.REPOSITORY / "pipeline" / "line", tmp_path / "pipeline" / "line")
-    shutil.copy(line.REPOSITORY / "pipeline" / "__init__.py", tmp_path / "pipeline")
-    (tmp_path / "pipeline" / "check.py").write_text(
-        "import sys; print(*(name in sys.modules for name in ('onnxruntime', 'torch')))"
+    """A stage of the second server, which has onnxruntime before its own code begins. It looks for
+    modules where it was called, and ends as a process of its own would.
+    """
+    write_stage(
+        tmp_path,
+        monkeypatch,
+        """
+import os, sys
+print(*(name in sys.modules for name in ('onnxruntime', 'torch')), sys.path[0] == os.getcwd())
+sys.exit(-1)
+""",
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    done = run("pipeline.check", forked=True)
-    assert done.returncode == 0 and done.stdout == "True False\n", done.stderr[-500:]
+    words = [*SERVER, "sh", "-c", "cd pipeline && python -m pipeline.check"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 255 and done.stdout == "True False True\n", done.stderr[-500:]
+
+
+def test_dvc_is_forked_as_the_stages_are() -> None:
+    new, forked = (run("pipeline.line.dvc", "--version", forked=forked) for forked in (False, True))
+    assert new.returncode == forked.returncode == 0 and new.stdout == forked.stdout
+    assert IMPORTED_DVC.search(new.stderr) and not IMPORTED_DVC.search(forked.stderr)
+
+
+def test_without_a_server_stages_run_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails leaves the folder of the shim to the other process."""
+    write_stage(tmp_path, monkeypatch, "print('ran')")
+    code = """
+import sys
+from pipeline.line import fork_server
+fork_server.SERVERS = (fork_server.Server(("check",), ("no_such_library",)),)
+fork_server.main()
+"""
+    shell = 'python -m pipeline.check && python -m pipeline.check && ls "${PATH%%:*}"'
+    words = [sys.executable, "-c", code, "sh", "-c", shell]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "ran\nran\npython\n", done.stderr[-1500:]
+    assert "No module named 'no_such_library'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("signals", "command", "status", "last"),
+    [
+        (signal.SIGINT, "exec python -m pipeline.check", 130, "ended\n"),
+        (signal.SIGTERM, "python -m pipeline.check; true", 143, ""),
+    ],
+)
+def test_a_signal_ends_all_and_leaves_no_folder(
+    signals: signal.Signals,
+    command: str,
+    status: int,
+    last: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C reaches the whole group, and the stage takes a second to end. SIGTERM reaches the fork
+    server, which ends the shell that waits for the stage.
+    """
+    write_stage(
+        tmp_path,
+        monkeypatch,
+        """
+import sys, time
+try:
+    print("begun", flush=True)
+    time.sleep(100)
+except KeyboardInterrupt:
+    time.sleep(1)
+    print("ended")
+    sys.exit(130)
+""",
+    )
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    with subprocess.Popen(
+        [*SERVER, "sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "begun\n"
+        if signals == signal.SIGINT:
+            os.killpg(process.pid, signals)
+        else:
+            process.send_signal(signals)
+        assert process.wait(60) == status
+        assert not list(folder.iterdir())
+        end = time.monotonic() + 30
+        while alive := members(process.pid):
+            assert time.monotonic() < end, alive
+            time.sleep(0.1)
+        assert process.stdout.read() == last
 
 
 def test_errors_and_exit_codes_are_passed_on() -> None:
@@ -115,9 +198,9 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
         [*SERVER, "python", "-m", "pipeline.train", line.WAVES], start_new_session=True
     )
     try:
-        # The shim's command line sorts before those of the servers.
-        stage, *servers = sorted(find([command], 3), key=lambda process: process.cmdline()[2])
-        (worker,) = find(servers, 1)
+        (stage,) = wait_for(lambda: [one for one in children(command.pid) if is_shim(one)])
+        servers = [one for one in children(command.pid) if one != stage]
+        (worker,) = wait_for(lambda: [one for server in servers for one in children(server.pid)])
         stage.kill()
         assert command.wait(60) != 0
         psutil.wait_procs([worker], timeout=60)
@@ -162,10 +245,38 @@ torch.cuda.is_available()
     assert "driver: " not in before and "driver: " in after
 
 
-def find(parents: Sequence[psutil.Process | subprocess.Popen], count: int) -> list[psutil.Process]:
-    """Return the processes that these started, once there are as many as asked for."""
+def write_stage(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Write a package `pipeline` whose stage check is this code, and go to its folder."""
+    shutil.copytree(line.REPOSITORY / "pipeline" / "line", folder / "pipeline" / "line")
+    shutil.copy(line.REPOSITORY / "pipeline" / "__init__.py", folder / "pipeline")
+    (folder / "pipeline" / "check.py").write_text(code)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def children(process: int) -> list[psutil.Process]:
+    return psutil.Process(process).children()
+
+
+def members(group: int) -> list[psutil.Process]:
+    """Return the processes of a group; one that has ended, and is only not waited for, is none."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def is_shim(process: psutil.Process) -> bool:
+    """The servers are called by the name of the module, the shim calls the file."""
+    return any(word.endswith("fork_server.py") for word in process.cmdline())
+
+
+def wait_for(look: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """Return the processes that a function finds, once there are any."""
     end = time.monotonic() + 120
-    while len(found := [p for one in parents for p in psutil.Process(one.pid).children()]) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} processes"
+    while not (found := look()):
+        assert time.monotonic() < end, "no such process"
         time.sleep(0.1)
     return found
