@@ -1,4 +1,4 @@
-"""`pipeline.line.dvc` writes the bytes of DVC's own lock file, without DVC's parser in Python."""
+"""`pipeline.line.dvc` writes DVC's own lock file, without DVC's parser in Python."""
 
 import shutil
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 from dvc import dvcfile
 from dvc.utils import serialize
 from recipes import ROOT
+from ruamel.yaml.representer import RepresenterError
 
 from pipeline.line import dvc
 
@@ -34,6 +35,23 @@ def test_the_lock_file_of_the_line_is_the_same_read_and_written(tmp_path: Path) 
             }
         written.append(file.read_bytes())
     assert written[0] == written[1] and b"new:" in written[0]
+
+
+@pytest.mark.parametrize("value", [None, "one\n  two\n\nthree: é\n"])
+def test_what_is_written_otherwise_is_read_back(tmp_path: Path, value: str | None) -> None:
+    """None and text of several lines, by DVC's reader."""
+    file = tmp_path / "dvc.lock"
+    with dvc.modify(str(file)) as content:
+        content["stages"] = {"new": {"cmd": value}}
+    assert serialize.load_yaml(file) == {"stages": {"new": {"cmd": value}}}
+
+
+def test_a_failure_to_write_leaves_the_lock_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "dvc.lock"
+    file.write_text("stages: {}\n")
+    with pytest.raises(RepresenterError), dvc.modify(str(file)) as content:
+        content["stages"] = object()
+    assert file.read_text() == "stages: {}\n"
 
 
 def test_dvc_itself_writes_that_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,9 @@ def test_run_calls_dvc_with_this_python(place: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as ended:
         call("pets", "--images", folder, "--run")
     here = str(Path(sys.executable).parent)
-    assert ended.value.code == 3 and calls == [(["-m", "dvc", "repro", "infer@pets"], here)]
+    assert ended.value.code == 3 and calls == [
+        (["-m", "pipeline.line.dvc", "repro", "infer@pets"], here)
+    ]
 
 
 @pytest.mark.parametrize("better", [True, False])
