@@ -1,9 +1,9 @@
 """Which entries run side by side, and how many at once.
 
 Entries that start from one another run in turn. On a GPU, and at full size, one training runs at a
-time, while other entries are exported and explained on the cores. Stage check comes later, alone,
-because it measures latency; then entries are packaged and served side by side. JOBS in the
-environment sets how many jobs run at once.
+time, while other entries are exported and explained on the cores. Stages wheel and check come
+later, alone, because check measures latency; then entries are packaged and served, two at once, or
+one where there is a GPU. JOBS in the environment sets how many jobs run at once.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ def target_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
             first = starts[first]
         jobs.setdefault(first, []).extend(f"{stage}@{name}" for stage in STAGES)
     groups = [[f"study@{name}"] for name in every.line_studies] + list(jobs.values())[::-1]
-    chosen = [[target for target in targets if target in planned] for targets in groups]
-    return [targets for targets in chosen if targets]
+    return keep_planned(groups, planned)
 
 
-def serving_groups(every: params.Params, planned: set[str], jobs: int) -> list[list[str]]:
-    """Return the DVC targets of each of `jobs` jobs that package and serve the checked entries."""
-    parts = [[*every.line][k::jobs] for k in range(jobs)]
-    groups = [[f"{stage}@{name}" for name in names for stage in SERVING] for names in parts]
+def serving_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
+    """Return the DVC targets that package and serve each checked entry; a job for each entry."""
+    return keep_planned([[f"{stage}@{name}" for stage in SERVING] for name in every.line], planned)
+
+
+def keep_planned(groups: list[list[str]], planned: set[str]) -> list[list[str]]:
+    """Return the groups without the targets that will not run, and without empty groups."""
     chosen = [[target for target in targets if target in planned] for targets in groups]
     return [targets for targets in chosen if targets]
 
@@ -58,11 +60,24 @@ def job_limit(every: params.Params) -> int:
     return max(1, min(cores // every.threads, int(memory / MEMORY_GIB)) // every.processes)
 
 
+def serving_limit(every: params.Params) -> int:
+    """Return how many entries are served at once: two, or one where JOBS is 1 or on a GPU.
+
+    `infer` takes all cores and the GPU's memory, so that a second job only fills the first one's
+    pauses, such as its start.
+    """
+    return 1 if uses_gpu(every) else min(job_limit(every), 2)
+
+
+def uses_gpu(every: params.Params) -> bool:
+    return every.device != "cpu" and sees_gpu()
+
+
 def trains_one_at_a_time(every: params.Params) -> bool:
     """Return whether one training runs at a time: on a GPU and at full size, unless JOBS is set."""
     if os.environ.get("JOBS"):
         return False
-    return every.size == "full" or (every.device != "cpu" and sees_gpu())
+    return every.size == "full" or uses_gpu(every)
 
 
 def split_commands(targets: list[str], one_training: bool) -> list[tuple[bool, list[str]]]:

@@ -3,8 +3,8 @@
 Runs `dvc repro`. The entries of the command line come first, up to their served prediction; one
 that is not in `line:` is left out. Then the stages data, train, export and explain of every entry
 and the studies run side by side (parallel.py), then stage check of each entry in turn, since it
-measures latency, then package and infer side by side, then what remains. Prints a line for each
-stage when it has ended, with the number of stages that are done and that will run in all.
+measures latency, then package and infer of two entries at once, then what remains. Prints a line
+for each stage when it has ended, with the number of stages that are done and that will run in all.
 DVC's own messages are left out, but for its errors.
 
     python -m pipeline.line.run [ENTRY ...]
@@ -26,9 +26,11 @@ from tqdm import tqdm
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import prefix, run, stage_of_line
+from pipeline.line.fork_server import python_path
 from pipeline.line.parallel import (
     job_limit,
     serving_groups,
+    serving_limit,
     split_commands,
     target_groups,
     trains_one_at_a_time,
@@ -108,7 +110,9 @@ def planned_stages() -> set[str]:
 
 def reproduce(job: str, targets: list[str], output: Output, threads: int | None = None) -> bool:
     """Run `dvc repro` for the targets and print what their stages print; return its success."""
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = os.environ | {"PATH": python_path()}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     if not output.bar.disable:
         environment["TQDM_MININTERVAL"] = "1"
     failed, last = "", ""
@@ -120,15 +124,19 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
         errors="replace",
         env=environment,
     ) as command:
-        for line in command.stderr or ():
-            text = line.rstrip()
-            if found := FAILED.match(text):
-                failed = found[1]
-                last = last or text
-            elif text:
-                output.add(job, text)
-                if not PROGRESS.search(text):
-                    last = "" if stage_of_line(text) else text
+        try:
+            for line in command.stderr or ():
+                text = line.rstrip()
+                if found := FAILED.match(text):
+                    failed = found[1]
+                    last = last or text
+                elif text:
+                    output.add(job, text)
+                    if not PROGRESS.search(text):
+                        last = "" if stage_of_line(text) else text
+        except KeyboardInterrupt:  # the command receives it too, and ends
+            command.communicate()
+            raise
     with output.lock:
         output.end(job)
     if command.returncode:
@@ -137,9 +145,13 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
     return command.returncode == 0
 
 
-def run_side_by_side(every: params.Params, todo: list[list[str]], output: Output) -> None:
-    """Run jobs, each of DVC targets; after a failure, what is running ends and nothing is begun."""
-    limit, one_training = job_limit(every), trains_one_at_a_time(every)
+def run_side_by_side(
+    every: params.Params, todo: list[list[str]], limit: int, output: Output
+) -> None:
+    """Run jobs, each of DVC targets, `limit` at once; after a failure, what is running ends and
+    nothing is begun.
+    """
+    one_training = trains_one_at_a_time(every)
     stop = threading.Event()
     cores, training = threading.Semaphore(limit), threading.Lock()
 
@@ -169,13 +181,13 @@ def run_line(every: params.Params, first: list[str], output: Output) -> None:
     if served:
         reproduce("", served, output)
     if not output.failures:
-        run_side_by_side(every, target_groups(every, output.left), output)
+        run_side_by_side(every, target_groups(every, output.left), job_limit(every), output)
     groups = {stage.partition("@")[0] for stage in output.left}
     if not output.failures and (alone := [group for group in ALONE if group in groups]):
         reproduce("", [SINGLE, *alone], output)
     if not output.failures:
-        served_groups = serving_groups(every, output.left, job_limit(every))
-        run_side_by_side(every, served_groups, output)
+        todo = serving_groups(every, output.left)
+        run_side_by_side(every, todo, serving_limit(every), output)
     if not output.failures and output.left:
         reproduce("", [], output)
 

@@ -1,7 +1,9 @@
 """The line's output and its end: counts of stages, what fails, and which stages will run."""
 
 import itertools
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,14 +15,22 @@ import pytest
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import stage_of_line
-from pipeline.line import run
+from pipeline.line import fork_server, run
 from pipeline.line.parallel import STAGES
 from pipeline.params import load as params
 
 # A stand-in for DVC. Every target takes .3 s; it prints as DVC and our stages do, and notes when.
+# The targets of MEET, as "train 2" for the second training, wait until the other one has begun.
 TOOL = """
-import sys, time
+import itertools, os, sys, time
 begun = time.time()
+def number(stage):
+    for k in itertools.count(1):
+        try:
+            open(f"{LOG} {stage} {k}", "x")
+            return f"{stage} {k}"
+        except FileExistsError:
+            pass
 targets = sys.argv[1 + ("--single-item" in sys.argv):] or ["report"]
 if "check" in targets:
     targets = ["wheel", *(f"check@{name}" for name in NAMES)]
@@ -28,6 +38,11 @@ for target in targets:
     stage, _, name = target.partition("@")
     print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
     time.sleep(.3)
+    me = number(stage)
+    while me in MEET and not all(os.path.exists(f"{LOG} {other}") for other in MEET):
+        if time.time() > begun + 30:
+            sys.exit(f"{me} was alone: {MEET}")
+        time.sleep(.01)
     if target in BROKEN:
         print(f"{name} | error: {stage}: the loss is not finite; lower train.lr", file=sys.stderr)
         print(f"ERROR: failed to reproduce '{target}': failed to run, exited with 1", file=sys.stderr)
@@ -54,9 +69,13 @@ def stand_in(
     monkeypatch.setattr(sys, "argv", ["run"])
 
     def run_line(
-        size: str = "small", broken: str = "", without: tuple[str, ...] = ()
+        size: str = "small",
+        broken: str = "",
+        without: tuple[str, ...] = (),
+        meet: tuple[str, ...] = (),
     ) -> list[tuple[float, float, str]]:
-        tool.write_text(f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; NAMES = {names}\n" + TOOL)
+        values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; NAMES = {names}; MEET = {meet}\n"
+        tool.write_text(values + TOOL)
         monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
         monkeypatch.setattr(run, "planned_stages", lambda: planned - set(without))
         run.main()
@@ -72,14 +91,10 @@ def test_one_trains_at_a_time_while_others_are_exported(
     """By the times at which each command began and ended."""
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.setattr(run, "job_limit", lambda every: 3)
-    rows = stand_in(size="full")
+    rows = stand_in(size="full", meet=("export 1", "train 2"))
     trained = sorted(row for row in rows if row[2].startswith("train@"))
     assert len(trained) == 3
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(trained))
-    exported = [row for row in rows if row[2].startswith("export@")]
-    assert len(exported) == 3 and any(
-        a[0] < b[1] and b[0] < a[1] for a in exported for b in trained
-    )
 
 
 def test_latency_is_measured_alone_and_then_entries_are_served_side_by_side(
@@ -87,11 +102,10 @@ def test_latency_is_measured_alone_and_then_entries_are_served_side_by_side(
 ) -> None:
     """By the times at which each command began and ended."""
     monkeypatch.setenv("JOBS", "2")
-    rows = stand_in()
+    rows = stand_in(meet=("infer 1", "infer 2"))
     (checks,) = [row for row in rows if "check@" in row[2]]
     assert all(row is checks or row[1] <= checks[0] or row[0] >= checks[1] for row in rows)
-    first, second = [row for row in rows if row[2].startswith("infer@")]
-    assert first[0] < second[1] and second[0] < first[1]
+    assert len([row for row in rows if row[2].startswith("infer@")]) == 3
 
 
 def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
@@ -143,6 +157,50 @@ def test_a_line_without_a_name_gets_that_of_its_job(
         "tiny | train: 2 of 3 epochs [00:02<00:01, loss 1]",
         "1 of 1  tiny | train  3.0 s  accuracy 1",
     ]
+
+
+def test_the_stages_run_this_python_in_a_shell_without_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under a fork server PATH stays as it is: its own `python` is first."""
+    monkeypatch.setattr(run, "DVC", ["python", "-c", "import sys; sys.exit(sys.executable)"])
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.delenv(fork_server.SHIM_FOLDER, raising=False)
+    assert not run.reproduce("", [], run.Output(set()))
+    assert sys.executable in capsys.readouterr().err
+    monkeypatch.setenv(fork_server.SHIM_FOLDER, "/tmp")
+    assert fork_server.python_path() == os.defpath
+
+
+def test_ctrl_c_waits_for_the_end_of_dvc(tmp_path: Path) -> None:
+    """Which takes a second here to end its stage."""
+    tool = """
+import sys, time
+try:
+    print("begun", file=sys.stderr, flush=True)
+    time.sleep(100)
+except KeyboardInterrupt:
+    time.sleep(1)
+    open("ended", "x")
+"""
+    code = f"""
+from pipeline.core import stage
+from pipeline.line import run
+run.DVC = ["python", "-c", {tool!r}]
+stage.run(lambda: run.reproduce("", [], run.Output(set())))
+"""
+    environment = os.environ | {"PYTHONPATH": str(journey.ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as command:
+        assert command.stderr and "begun" in command.stderr.readline()
+        os.killpg(command.pid, signal.SIGINT)
+        assert command.wait(60) == 130 and (tmp_path / "ended").exists()
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC 3.67's, 2026-11

@@ -37,17 +37,33 @@ def test_what_will_not_run_is_no_target(every: params.Params) -> None:
     assert parallel.target_groups(every, {"report"}) == []
 
 
-def test_entries_are_packaged_and_served_in_as_many_jobs_as_run_at_once(
-    every: params.Params,
-) -> None:
+def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(every: params.Params) -> None:
     """Stages that are done already are left out."""
     every = replace(every, line=["a", "b", "c"])
     planned = {"package@a", "infer@a", "infer@b", "package@c", "infer@c", "report"}
-    assert parallel.serving_groups(every, planned, 2) == [
-        ["package@a", "infer@a", "package@c", "infer@c"],
+    assert parallel.serving_groups(every, planned) == [
+        ["package@a", "infer@a"],
         ["infer@b"],
+        ["package@c", "infer@c"],
     ]
-    assert parallel.serving_groups(every, {"report"}, 2) == []
+    assert parallel.serving_groups(every, {"report"}) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "jobs", "limit"),
+    [("cpu", True, 1, 1), ("cpu", True, 8, 2), ("auto", False, 8, 2), ("auto", True, 8, 1)],
+)
+def test_two_entries_are_served_at_once_and_one_on_a_gpu(
+    every: params.Params,
+    device: str,
+    gpu: bool,
+    jobs: int,
+    limit: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "sees_gpu", lambda: gpu)
+    monkeypatch.setenv("JOBS", str(jobs))
+    assert parallel.serving_limit(replace(every, device=device)) == limit
 
 
 def test_the_number_of_jobs_fits_cores_and_memory(
