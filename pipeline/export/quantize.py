@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from pipeline.data import dataset
 from pipeline.export.graph_analysis import (
@@ -32,7 +32,6 @@ from pipeline.export.graph_analysis import (
     signal_to_noise,
     signal_to_noise_drops,
 )
-from pipeline.export.pixels import read_pixels, standardise_in_product
 from pipeline.export.tasks import TASKS, ExportTask
 from pipeline.params.schema import ExportCheck, Int8
 
@@ -201,27 +200,16 @@ def rank_by_noise(
 
 
 def quantize_graph(
-    graph: onnx.ModelProto,
-    calibration: np.ndarray,
-    method: str,
-    kept: list[str],
-    *,
-    pixels: bool = False,
+    graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept: list[str]
 ) -> onnx.ModelProto:
     """Return the graph with QDQ pairs: uint8 activations, int8 weights per channel.
 
-    kept: names of nodes that stay in fp32, as do those outside the products. pixels: the first
-    product reads them as they are, if it is a convolution in 8 bits. onnxruntime is faster by it,
-    OpenVINO slower (results/runtimes.md), and both run the file.
+    kept: names of nodes that stay in fp32, as do those outside the products, and clips that are no
+    range of int8 numbers.
     """
     from onnxruntime import quantization as q
 
     name = graph.graph.input[0].name
-    graph, zeros = standardise_in_product(graph, kept) if pixels else (graph, {})
-    steps = {
-        tensor: [{"scale": np.array(1, np.float32), "zero_point": np.array(zero, np.uint8)}]
-        for tensor, zero in zeros.items()
-    }
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -242,13 +230,14 @@ def quantize_graph(
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-            nodes_to_exclude=kept + nodes_outside_products(graph.graph),
+            nodes_to_exclude=[
+                *kept,
+                *nodes_outside_products(graph.graph),
+                *clips_without_zero(graph.graph),
+            ],
             calibrate_method=getattr(q.CalibrationMethod, method),
-            extra_options={"TensorQuantOverrides": steps},
         )
-        quantized = onnx.load(file)
-    read_pixels(quantized, zeros)
-    return quantized
+        return onnx.load(file)
 
 
 def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
@@ -276,6 +265,23 @@ def nodes_outside_products(graph: onnx.GraphProto) -> list[str]:
         if node.op_type == "TopK" or (boxes & {*node.input} and not pooled):
             boxes |= {*node.output}
             names.append(node.name)
+    return names
+
+
+def clips_without_zero(graph: onnx.GraphProto) -> list[str]:
+    """Return the clips whose limits do not hold 0, or are no constants.
+
+    onnxruntime drops a clip and clips by the range of the int8 numbers, which always holds 0.
+    """
+    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer if not one.dims}
+    names = []
+    for node in graph.node:
+        if node.op_type == "Clip":
+            _, least, most = [*node.input, "", ""][:3]  # "": no limit
+            below = not least or (least in values and values[least] <= 0)
+            above = not most or (most in values and values[most] >= 0)
+            if not (below and above):
+                names.append(node.name)
     return names
 
 

@@ -60,6 +60,40 @@ def test_nodes_outside_the_products_stay_in_fp32(outlier: Case) -> None:
     assert made.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
+@pytest.mark.parametrize(
+    "limits, dropped",
+    [((0, 6), True), ((-1, 6), True), ((None, 6), True), ((1, 6), False), ((-6, -1), False)],
+)
+def test_a_clip_becomes_the_range_of_int8_numbers_where_that_holds_0(
+    limits: tuple[float | None, float], dropped: bool
+) -> None:
+    """ReLU6 between two products would otherwise be computed in fp32, and quantized twice; a clip
+    at 1 would let pass what is below.
+    """
+    rng = np.random.default_rng(0)
+    weights = {
+        "a": rng.normal(0, 4 / 255, (3, 3, 3, 3)),
+        "b": rng.normal(size=(3, 3, 1, 1)),
+    } | {f"limit {k}": np.float32(x) for k, x in enumerate(limits) if x is not None}
+    inputs = [f"limit {k}" if x is not None else "" for k, x in enumerate(limits)]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "a"], ["h"], "first"),
+        helper.make_node("Clip", ["h", *inputs], ["r"], "clip"),
+        helper.make_node("Conv", ["r", "b"], ["y"], "second"),
+    ]
+    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 3, 9, 9])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 7, 7])
+    kept = [numpy_helper.from_array(np.float32(array), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", [given], [answer], kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    x = rng.integers(0, 256, (64, 3, 9, 9)).astype(np.uint8)
+    prepared = quantize.prepare_graph(model)
+    made = quantize.quantize_graph(prepared, x, "MinMax", [])
+    assert ("Clip" not in {node.op_type for node in made.graph.node}) is dropped
+    assert graph_analysis.signal_to_noise(prepared, made, x)["second"] > 25
+
+
 def test_the_noisiest_layers_stay_in_fp32(outlier: Case) -> None:
     """By construction: with all layers in int8 the accuracy is chance, and fp32 is correct."""
     graph, x, y = outlier
