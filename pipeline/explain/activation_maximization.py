@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,10 +36,14 @@ from pipeline.explain.sections import ALL_FACTS, Section
 from pipeline.explain.subject import Subject
 from pipeline.network.modules import Classifier
 
-# images (M * N, C, H, W) of M methods in grey levels to what is maximised, (M * N,)
+# images (M * N, C, H, W) of M methods in grey levels to what is maximised, (M * N,), or to what
+# each method's `value` makes of it
 Objective = Callable[[Tensor], Tensor]
 # images (N, C, H, W) in grey levels and a generator to images that are changed at random
 Transform = Callable[[Tensor, np.random.Generator], Tensor]
+# pixels of all methods' images that share a batch: VGG-16 keeps 540 numbers for each until the
+# gradient, 140 MB in float32; 30 images of 224 x 224 would be 3.3 GB
+MOST_PIXELS = 2**16
 STAGES, UNITS, CLASSES = 2, 3, 6  # stages, units of each; classes at most
 LEARNING_RATE = 0.05  # of Adam, for u from -1 to 1
 # of MACO: least side of a crop. The authors' code crops a quarter of a photo's side; a network for
@@ -63,10 +67,11 @@ def keep(parameters: Tensor, gradient: Tensor, step: int) -> Tensor:
 class Method:
     """How an image is optimised.
 
-    start: the first parameters. to_image: parameters to u (N, C, H, W). prior: u to (N,),
-    subtracted from the objective. learning_rate: of Adam. transform: changes the images before the
-    objective sees them, at random in each step. after_step: changes the parameters after each step,
-    given their gradient and the number of the step.
+    start: the first parameters (N, C, ...). to_image: parameters to u (N, C, H, W). prior: u to
+    (N,), subtracted from the value. learning_rate: of Adam. transform: changes the images before
+    the objective sees them, at random in each step. after_step: changes the parameters after each
+    step, given their gradient and the number of the step. value: what is maximised (N,), of the
+    objective's rows for the method's images.
     """
 
     start: Tensor
@@ -75,6 +80,7 @@ class Method:
     learning_rate: float = LEARNING_RATE
     transform: Transform = lambda x, rng: x
     after_step: Callable[[Tensor, Tensor, int], Tensor] = clip
+    value: Callable[[Tensor], Tensor] = lambda rows: rows
 
 
 def make_section(subject: Subject) -> Section | None:
@@ -158,29 +164,22 @@ def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
     l2 = Method(mean, prior=lambda u: 10 * (u - mean).square().mean((1, 2, 3)), transform=jitter)
     methods = make_methods(pool, len(classes), seed)
 
-    ways = {"score": l2, "probability": l2}
-    ways |= {f"score, {name}": methods[name] for name in ("Fourier", "MACO")}
+    own = range(len(classes)), classes  # of logits (N, K), those of each image's class
 
-    def score(x: Tensor) -> Tensor:
-        return net.logits(x).gather(1, classes[:, None])[:, 0]
+    def score(logits: Tensor) -> Tensor:
+        return relative(logits[own])
 
-    def objective(x: Tensor) -> Tensor:
-        logits = net.logits(x).unflatten(0, (len(ways), len(classes)))
-        own = range(len(classes)), classes
-        values = [
-            rows.softmax(1)[own] if way == "probability" else relative(rows[own])
-            for way, rows in zip(ways, logits, strict=True)
-        ]
-        return torch.cat(values)
+    def probability(logits: Tensor) -> Tensor:
+        return logits.softmax(1)[own]
 
-    made = maximise(objective, [*ways.values()], steps, seed)
+    ways = {"score": replace(l2, value=score), "probability": replace(l2, value=probability)}
+    for name in ("Fourier", "MACO"):
+        ways[f"score, {name}"] = replace(methods[name], value=score)
+    made = maximise(net.logits, [*ways.values()], steps, seed)
     images = {TRAINING: pool[best], **dict(zip(ways, made, strict=True))}
     with torch.no_grad():
-        reached = {name: score(x) for name, x in images.items()}
-    rows = range(len(classes))
-    served = {
-        name: subject.file.predict_proba(to_uint8(x))[rows, classes] for name, x in images.items()
-    }
+        reached = {name: net.logits(x)[own] for name, x in images.items()}
+    served = {name: subject.file.predict_proba(to_uint8(x))[own] for name, x in images.items()}
     notes = {
         name: [f"{s:.1f}, p {p:.2f}" for s, p in zip(reached[name], served[name], strict=True)]
         for name in images
@@ -191,8 +190,8 @@ def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
     section.facts["class_over_data"] = medians
     section.facts["class_confidence"] = {name: served[name].mean() for name in ways}
     pool_classes = torch.from_numpy(subject.samples(len(pool), "train")[1])
-    own = [pool[pool_classes == k] for k in classes]
-    likeness = {name: likeness_to_data(images[name], own, pool.mean(0)) for name in ways}
+    groups = [pool[pool_classes == k] for k in classes]
+    likeness = {name: likeness_to_data(images[name], groups, pool.mean(0)) for name in ways}
     section.facts["class_likeness"] = likeness
     caption = (
         "Images that maximise a class. Above each: its score before softmax, and the served "
@@ -237,8 +236,11 @@ def maximise(
 ) -> list[Tensor]:
     """Return each method's images (N, C, H, W) in integer grey levels after `steps` of Adam.
 
-    The objective sees the images of all methods in one batch: a network is slow on a few images.
+    The objective sees the images of all methods in one batch of up to MOST_PIXELS: a network is
+    slow on a few images. Beyond, one method follows the other.
     """
+    if len(methods) > 1 and sum(one.start[:, 0].numel() for one in methods) > MOST_PIXELS:
+        return [x for one in methods for x in maximise(objective, [one], steps, seed)]
     parameters = [method.start.clone().requires_grad_() for method in methods]
     rngs = [np.random.default_rng(seed) for _ in methods]
     optimizer = torch.optim.Adam([
@@ -251,8 +253,10 @@ def maximise(
             method.transform(to_levels(u), rng)
             for u, method, rng in zip(images, methods, rngs, strict=True)
         ]
-        loss = -objective(torch.cat(seen)).sum()
-        for u, method in zip(images, methods, strict=True):
+        rows = objective(torch.cat(seen)).chunk(len(methods))
+        loss = torch.zeros(())
+        for u, values, method in zip(images, rows, methods, strict=True):
+            loss = loss - method.value(values).sum()
             if method.prior:
                 loss = loss + method.prior(u).sum()
         optimizer.zero_grad()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -61,17 +66,125 @@ def test_images_of_a_batch_are_independent() -> None:
     assert torch.equal(alone(w)[1:2], alone(w[1:2]))
 
 
-def test_methods_that_share_a_batch_find_what_each_finds_alone(digits: torch.Tensor) -> None:
+def test_methods_that_share_a_batch_find_what_each_finds_alone(
+    digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has another value of the same rows. Large images do not share a batch."""
+    sizes: list[int] = []
     w = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 127.5
 
     def objective(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
         return (w * x.unflatten(0, (-1, 2))).tanh().mean((2, 3, 4)).flatten()
 
-    methods = list(activation_maximization.make_methods(digits, 2, 3).values())
+    methods = [
+        replace(method, value=lambda rows, k=k: -(rows - k / 10).square())
+        for k, method in enumerate(activation_maximization.make_methods(digits, 2, 3).values())
+    ]
     together = activation_maximization.maximise(objective, methods, 6, 4)
-    for found, method in zip(together, methods, strict=True):
-        (alone,) = activation_maximization.maximise(objective, [method], 6, 4)
-        assert torch.equal(found, alone)
+    assert {*sizes} == {2 * len(methods)}
+    alone = [activation_maximization.maximise(objective, [one], 6, 4)[0] for one in methods]
+    sizes.clear()
+    monkeypatch.setattr(activation_maximization, "MOST_PIXELS", 64)
+    in_turn = activation_maximization.maximise(objective, methods, 6, 4)
+    assert {*sizes} == {2}
+    for found in zip(together, alone, in_turn, strict=True):
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+class Recorded:
+    """A section of a network, and what `maximise` and `draw_image_rows` are given.
+
+    Instead of the optimised images there are random ones.
+    """
+
+    def __init__(self, digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        import models
+
+        torch.manual_seed(0)
+        net = models.build("cnn2", in_channels=1, size=(8, 8), classes=10, dropout=0.5)
+        self.net = Classifier(net, torch.full((1, 1, 1), 60.0), torch.full((1, 1, 1), 0.01))
+        self.net.train()(digits.permute(0, 2, 3, 1))  # batch norms that change something
+        self.net.eval().requires_grad_(False)
+        self.pool = digits
+        self.subject = SimpleNamespace(
+            settings=SimpleNamespace(synthesis_steps=4, seed=0),
+            labels=[*"0123456789"],
+            file=SimpleNamespace(predict_proba=lambda x: self.net(torch.from_numpy(x)).numpy()),
+            samples=lambda count, split: (None, np.arange(count) % 10),
+        )
+        self.facts = dict[str, Any]()
+        monkeypatch.setattr(activation_maximization, "maximise", self.maximise)
+        monkeypatch.setattr(activation_maximization, "draw_image_rows", self.draw)
+
+    def maximise(self, objective: Any, methods: Any, steps: int, seed: int) -> list[torch.Tensor]:
+        shape = len(methods), len(methods[0].start), 1, 8, 8
+        images = torch.randint(256, shape, generator=torch.Generator().manual_seed(1)).float()
+        rows = objective(images.flatten(0, 1)).chunk(len(methods))
+        self.values = [one.value(found) for one, found in zip(methods, rows, strict=True)]
+        return [*images]
+
+    def draw(
+        self, section: Any, file: str, alt: str, caption: str, images: Any, notes: Any
+    ) -> None:
+        self.images, self.notes = images, notes
+
+    def on_the_scale_of_the_pool(
+        self, measure: Callable[[torch.Tensor], float], image: torch.Tensor
+    ) -> float:
+        values = [measure(one) for one in self.pool]
+        mean = sum(values) / len(values)
+        return (measure(image) - mean) / (max(values) - mean)
+
+
+def test_units_in_one_batch_have_the_values_of_each_image_alone(
+    digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each method, stage and unit: the mean of the unit's map, in a pass of one image."""
+    made = Recorded(digits, monkeypatch)
+    activation_maximization.maximise_units(made, made.net, digits)
+    units = [note.split(",\nunit ") for note in made.notes.pop(activation_maximization.TRAINING)]
+    assert len({stage for stage, _ in units}) == 2 and len(units) == 6
+    modules = {short_name(name): module for name, module in made.net.named_modules()}
+    for name, values in zip(made.notes, made.values, strict=True):
+        for (stage, unit), image, value, note in zip(
+            units, made.images[name], values, made.notes[name], strict=True
+        ):
+
+            def mean_of_map(one: torch.Tensor, stage: str = stage, unit: str = unit) -> float:
+                maps: list[torch.Tensor] = []
+                hook = modules[stage].register_forward_hook(lambda *to: maps.append(to[2].clone()))
+                made.net.logits(one[None])
+                hook.remove()
+                return float(maps[0][0, int(unit)].mean())
+
+            expected = made.on_the_scale_of_the_pool(mean_of_map, image)
+            assert float(value) == pytest.approx(expected, abs=1e-3)
+            assert float(note) == pytest.approx(expected, abs=0.006)
+
+
+def test_classes_in_one_batch_have_the_values_of_each_image_alone(
+    digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each way and class: the score on the scale of the data, or the probability."""
+    made = Recorded(digits, monkeypatch)
+    activation_maximization.maximise_classes(made, made.net, digits)
+    del made.notes[activation_maximization.TRAINING]
+    assert [*made.notes] == ["score", "probability", "score, Fourier", "score, MACO"]
+    for way, values in zip(made.notes, made.values, strict=True):
+        for label, image, value, note in zip(
+            [0, 2, 4, 5, 7, 9], made.images[way], values, made.notes[way], strict=True
+        ):
+
+            def score(one: torch.Tensor, label: int = label) -> float:
+                return float(made.net.logits(one[None])[0, label])
+
+            probability = float(made.net.logits(image[None])[0].softmax(0)[label])
+            relative = made.on_the_scale_of_the_pool(score, image)
+            expected = probability if way == "probability" else relative
+            assert float(value) == pytest.approx(expected, abs=1e-3)
+            shown = [float(number) for number in note.split(", p ")]
+            assert shown == pytest.approx([score(image), probability], abs=0.051)
 
 
 @pytest.fixture(scope="module")
