@@ -28,6 +28,8 @@ from PIL import Image
 MAX_DECADES = 8  # that are labelled on a logarithmic axis: labels of more would overlap
 STYLE: dict[Any, Any] = {
     "font.size": 8,
+    "figure.autolayout": False,  # `drawing` lays out once, whatever a matplotlibrc says
+    "figure.constrained_layout.use": False,
     "text.parse_math": False,  # a $ in a name of the user's begins no formula
     "text.color": INK,
     "axes.labelcolor": INK,

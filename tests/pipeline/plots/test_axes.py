@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import vl_convert
@@ -72,8 +73,12 @@ def test_a_chart_has_no_ground(tmp_path: Path) -> None:
             assert np.asarray(image.convert("RGBA"))[0, 0, 3] == 0
 
 
-def test_a_picture_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """matplotlib draws a figure that has a layout engine twice, also when its layout is done."""
+@pytest.mark.parametrize("key", ["figure.autolayout", "figure.constrained_layout.use"])
+def test_a_picture_is_drawn_once(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib draws a figure that has a layout engine twice, also when its layout is done, and
+    a matplotlibrc may ask for one.
+    """
+    monkeypatch.setitem(matplotlib.rcParams, key, True)
     drawn, draw = [], Figure.draw
 
     def count(figure: Figure, renderer: Any) -> None:
