@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from convline.runtime.host import usable_cores
+from convline.runtime.openvino import import_openvino
 from convline.runtime.session import open_session
 from torch import nn
 
+from benchmarks.shared import compile_openvino
 from pipeline.core.errors import StageError
 from pipeline.network.modules import Classifier
 
@@ -82,9 +84,7 @@ def by_workers(run: Run, x: np.ndarray, workers: int = CORES) -> Callable[[float
 
 def by_queue(compiled: Any, x: np.ndarray) -> Callable[[float], float]:
     """Return a turn of OpenVINO's own queue of asynchronous requests."""
-    import openvino
-
-    queue = openvino.AsyncInferQueue(compiled)
+    queue = import_openvino().AsyncInferQueue(compiled)
 
     def turn(seconds: float) -> float:
         start, runs = time.perf_counter(), 0
@@ -113,22 +113,6 @@ def onnxruntime_run(model: bytes, threads: int, *, entries: dict[str, str] | Non
     return lambda x: session.run(None, {"images": x})[0]
 
 
-def openvino_model(model: bytes, x: np.ndarray, precision: str, hint: str) -> Any:
-    """Return the model compiled for the shape of x, on all cores."""
-    import openvino
-
-    core = openvino.Core()
-    graph = core.read_model(model)
-    graph.reshape([len(x), *x.shape[1:]])
-    settings = {
-        "PERFORMANCE_HINT": hint,
-        "INFERENCE_NUM_THREADS": CORES,
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-    }
-    streams = {"NUM_STREAMS": CORES} if hint == "THROUGHPUT" else {}
-    return core.compile_model(graph, "CPU", settings | streams)
-
-
 def torch_run(net: Classifier, compiled: bool) -> Run:
     """Return the runs of torch on all cores, with weights in channels-last order."""
     torch.set_num_threads(CORES)
@@ -140,6 +124,13 @@ def torch_run(net: Classifier, compiled: bool) -> Run:
             return np.asarray(call(torch.from_numpy(x)))
 
     return run
+
+
+def torch_runs(x: np.ndarray, network: Network) -> Iterator[tuple[str, Run]]:
+    """Yield torch's names and runs. Eager torch is what the others are checked against."""
+    yield "torch eager", torch_run(network.net, compiled=False)
+    compiled = torch_run(network.net, compiled=True)
+    yield "torch.compile", checked("torch.compile", compiled, x, network)
 
 
 def ncnn_run(net: Classifier, x: np.ndarray, threads: int, folder: Path) -> Run:
@@ -189,8 +180,7 @@ def many_images(
 ) -> Iterator[Contender]:
     """Yield contenders whose workers fill the cores, at each batch size that suits them."""
     large = max(batches)
-    for name, compiled in (("torch eager", False), ("torch.compile", True)):
-        run = checked(name, torch_run(network.net, compiled), x[:large], network)
+    for name, run in torch_runs(x[:large], network):
         yield Contender(name, "fp32", by_workers(run, x[:large], workers=1), large)
     if ncnn and has_ncnn():
         with tempfile.TemporaryDirectory() as folder:
@@ -204,15 +194,17 @@ def many_images(
             yield Contender("onnxruntime", precision, by_workers(run, x[:batch]), batch)
     for precision, model in openvino_files(network):
         for batch in batches:
-            compiled_model = openvino_model(model, x[:batch], precision, "THROUGHPUT")
-            yield Contender("OpenVINO", precision, by_queue(compiled_model, x[:batch]), batch)
+            images = x[:batch]
+            compiled = compile_openvino(model, precision, "THROUGHPUT", images.shape)
+            if precision == "fp32":
+                checked("OpenVINO", lambda x, call=compiled: call([x])[0], images, network)
+            yield Contender("OpenVINO", precision, by_queue(compiled, images), batch)
 
 
 def one_image(network: Network, x: np.ndarray, ncnn: bool) -> Iterator[Contender]:
     """Yield contenders that answer one image after the other, with all cores at work on it."""
     x = x[:1]
-    for name, compiled in (("torch eager", False), ("torch.compile", True)):
-        run = checked(name, torch_run(network.net, compiled), x, network)
+    for name, run in torch_runs(x, network):
         yield Contender(name, "fp32", by_workers(run, x, workers=1))
     if ncnn and has_ncnn():
         with tempfile.TemporaryDirectory() as folder:
@@ -220,14 +212,17 @@ def one_image(network: Network, x: np.ndarray, ncnn: bool) -> Iterator[Contender
         yield Contender("ncnn", "fp32", by_workers(run, x, workers=1))
     for precision, model in (("fp32", network.fp32), ("int8", network.int8)):
         run = onnxruntime_run(model, threads=CORES)
+        if precision == "fp32":
+            run = checked("onnxruntime", run, x, network)
         yield Contender("onnxruntime", precision, by_workers(run, x, workers=1))
     for precision, model in openvino_files(network):
-        compiled_model = openvino_model(model, x, precision, "LATENCY")
-        request = compiled_model.create_infer_request()
+        request = compile_openvino(model, precision, "LATENCY", x.shape).create_infer_request()
 
         def run(x: np.ndarray, request: Any = request) -> Any:
-            return request.infer([x], share_inputs=True)
+            return request.infer([x], share_inputs=True)[0]
 
+        if precision == "fp32":
+            run = checked("OpenVINO", run, x, network)
         yield Contender("OpenVINO", precision, by_workers(run, x, workers=1))
 
 
@@ -261,7 +256,7 @@ def roofs() -> Iterator[Contender]:
         ("torch", "fp32"): lambda: a @ b,
         ("torch", "bf16"): lambda: halves[0] @ halves[1],
         ("torch", "int8"): lambda: torch._int_mm(*whole),
-        ("OpenVINO", "fp32"): openvino_product(*floats, "f32"),
+        ("OpenVINO", "fp32"): openvino_product(*floats, "fp32"),
         ("OpenVINO", "bf16"): openvino_product(*floats, "bf16"),
         ("onnxruntime", "fp32"): onnxruntime_product("MatMul", *floats),
         ("onnxruntime", "int8"): onnxruntime_product(
@@ -286,14 +281,12 @@ def product_turn(product: Callable[[], object]) -> Callable[[float], float]:
 
 
 def openvino_product(a: np.ndarray, b: np.ndarray, precision: str) -> Callable[[], object]:
-    import openvino
+    openvino = import_openvino()
     from openvino import opset13
 
     left = opset13.parameter(a.shape, np.float32)
     graph = openvino.Model([opset13.matmul(left, opset13.constant(b), False, False)], [left])
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    settings["INFERENCE_NUM_THREADS"] = CORES
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    request = compile_openvino(graph, precision, "LATENCY").create_infer_request()
     return lambda: request.infer([a], share_inputs=True, share_outputs=True)
 
 

@@ -37,6 +37,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from benchmarks.shared import take_turns
 from pipeline.core.errors import ParamsError, StageError
 from pipeline.core.paths import located
 from pipeline.core.stage import progress
@@ -167,25 +168,12 @@ def cpu_seconds() -> float:
     return sum(one.user + one.system for one in times)
 
 
-def take_turns(contenders: dict[str, Count], rounds: int) -> dict[str, list[Round]]:
-    """Return what each round of a contender took.
-
-    The first round, in which processes start, is not counted; each begins with another contender.
-    """
-    taken: dict[str, list[Round]] = {name: [] for name in contenders}
-    names = [*contenders]
-    bar = progress(rounds + 1, "loaders", "round")
-    for number in range(rounds + 1):
-        for k in range(len(names)):
-            name = names[(number + k) % len(names)]
-            start, cpu = time.perf_counter(), cpu_seconds()
-            done = contenders[name](number)
-            if number:
-                seconds = time.perf_counter() - start
-                taken[name].append(Round(done / seconds, 1e6 * (cpu_seconds() - cpu) / done))
-        bar.update()
-    bar.close()
-    return taken
+def measured(contender: Count, number: int) -> Round:
+    """Return what a contender's epoch of this number took."""
+    start, cpu = time.perf_counter(), cpu_seconds()
+    photos = contender(number)
+    seconds = time.perf_counter() - start
+    return Round(photos / seconds, 1e6 * (cpu_seconds() - cpu) / photos)
 
 
 def rate_table(taken: dict[str, list[Round]]) -> str:
@@ -229,7 +217,11 @@ def measure_rates(folder: Path, workers: int, batch: int, rounds: int) -> None:
         contenders = {name: partial(count, epoch) for name, epoch in epochs.items()}
         contenders[PARTS] = in_processes(pool, cut, [*range(len(split))], batch)
         contenders[DECODE] = in_processes(pool, decode_all, files, batch)
-        print(rate_table(take_turns(contenders, rounds)), flush=True)
+        bar = progress(rounds + 1, "loaders", "round")
+        turns = [partial(measured, one) for one in contenders.values()]
+        taken = take_turns(turns, rounds, bar.update)
+        bar.close()
+        print(rate_table(dict(zip(contenders, taken, strict=True))), flush=True)
     torch.set_num_threads(threads)
 
 

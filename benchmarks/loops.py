@@ -35,17 +35,21 @@ import click
 import numpy as np
 import onnxruntime
 import torch
-from convline.model_file.document import ImageDocument, ImageRule
+from convline.errors import DeviceError
+from convline.model_file.document import ClassifierDocument, ImageRule
 from convline.model_file.onnx_file import read_model_file
 from convline.model_file.registry import variant_file_name
 from convline.runtime import host
 from convline.runtime.batches import batched
 from convline.runtime.engine import BF16
 from convline.runtime.host import usable_cores
+from convline.runtime.openvino import import_openvino
 from PIL import Image
 
 import models
 from benchmarks.infer import ENV, INFER
+from benchmarks.page import write_part
+from benchmarks.shared import compile_openvino, take_turns
 from pipeline.core.errors import StageError
 from pipeline.core.paths import RESULTS
 from pipeline.core.stage import progress
@@ -96,7 +100,8 @@ def read_package(folder: Path) -> Package:
             f"{path}: its engines were not measured; run the line with `check.engines: [all]`"
         )
     document = read_model_file(folder / variant_file_name("fp32")).document
-    assert isinstance(document, ImageDocument)
+    if not isinstance(document, ClassifierDocument):
+        raise StageError(f"{path}: expected the package of a classifier, got {document.task}")
     chosen = engines["cpu"]
     return Package(
         folder, chosen["engine"], chosen["variant"], chosen["why"], document.input,
@@ -147,15 +152,10 @@ class AsyncLoop:
     """OpenVINO's own loop over all files, at one batch size."""
 
     def __init__(self, package: Package, files: list[str], batch: int) -> None:
-        import openvino
-
         self.package, self.files, self.batch = package, files, batch
-        core = openvino.Core()
-        graph = core.read_model(package.file)
-        graph.reshape([batch, *package.rule.size, 3])
-        precision = "bf16" if package.variant == BF16 else "f32"
-        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-        self.queue = openvino.AsyncInferQueue(core.compile_model(graph, "CPU", settings))
+        shape = batch, *package.rule.size, 3
+        compiled = compile_openvino(package.file, package.variant, "THROUGHPUT", shape)
+        self.queue = import_openvino().AsyncInferQueue(compiled)
         self.queue.set_callback(self.receive)
         self.answers: dict[str, tuple[str, float]] = {}
 
@@ -282,7 +282,9 @@ def cv2_loop(model: Path, side: int, files: list[str]) -> Pass:
 
     def run() -> int:
         for file in files:
-            image = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
+            if (image := cv2.imread(file)) is None:
+                raise StageError(f"{file}: OpenCV cannot decode it; leave it out of the folder")
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             cut = min(image.shape[:2])
             y, x = (image.shape[0] - cut) // 2, (image.shape[1] - cut) // 2
             image = cv2.resize(image[y : y + cut, x : x + cut], (side, side))
@@ -294,39 +296,28 @@ def cv2_loop(model: Path, side: int, files: list[str]) -> Pass:
 
 
 def peers(
-    name: str, side: int, files: list[str], folder: Path
+    name: str, package: Package, files: list[str], few: int, folder: Path
 ) -> tuple[dict[str, Pass], dict[str, str]]:
     """Return the loops of other libraries, and why others are absent."""
+    side, first = package.rule.size[0], files[:few]
     plain = export_plain(name, side, folder)
     opened = dict[str, Pass]()
     absent = dict[str, str]()
     for what, loop in {
-        "Optimum": lambda: optimum_loop(plain, files),
-        "timm": lambda: timm_loop(name, files, folder / "timm"),
-        "cv2, one by one": lambda: cv2_loop(plain, side, files),
+        ASYNC: lambda: fastest_loop(package, files, few),
+        "Optimum": lambda: optimum_loop(plain, first),
+        "timm": lambda: timm_loop(name, first, folder / "timm"),
+        "cv2, one by one": lambda: cv2_loop(plain, side, first),
     }.items():
         try:
             opened[what] = loop()
+        except DeviceError:
+            absent[what] = "not installed (openvino)"
         except ImportError as error:
             absent[what] = f"not installed ({error.name or error})"
         except LookupError as error:
             absent[what] = str(error)
     return opened, absent
-
-
-def take_turns(contenders: dict[str, Pass], rounds: int) -> dict[str, list[float]]:
-    """Return images/s of each round but the first; each begins with another contender."""
-    names, rates = [*contenders], dict[str, list[float]]((name, []) for name in contenders)
-    bar = progress(rounds + 1, "loops", "round")
-    for number in range(rounds + 1):
-        for k in range(len(names)):
-            name = names[(number + k) % len(names)]
-            found = contenders[name]()
-            if number:
-                rates[name].append(found)
-        bar.update()
-    bar.close()
-    return rates
 
 
 def table(rates: dict[str, list[float]], absent: dict[str, str]) -> str:
@@ -344,35 +335,41 @@ def table(rates: dict[str, list[float]], absent: dict[str, str]) -> str:
     return "\n".join(lines + [f"| {name} | {why} | – | – |" for name, why in absent.items()])
 
 
-def replace_section(page: str, title: str, section: str) -> str:
-    """Return the page with a section in place of that of the same title, or at its end."""
-    _, *sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
-    found = {text.partition("\n")[0]: text.rstrip() + "\n" for text in sections}
-    found[f"## {title}"] = f"## {title}\n\n{section}\n"
-    return "\n".join([HEAD, *found.values()])
-
-
 def measure(name: str, package: Package, files: list[str], few: int, rounds: int) -> str:
     """Return the section of a network."""
     torch.set_num_threads(usable_cores())
     with tempfile.TemporaryDirectory(prefix="loops-") as temporary:
         folder = Path(temporary)
         ours = folder / "ours.csv"
-        loop = fastest_loop(package, files, few)
-        others, absent = peers(name, package.rule.size[0], files[:few], folder)
+        others, absent = peers(name, package, files, few, folder)
         contenders: dict[str, Pass] = {
             OURS: lambda: infer(package, files, ours),
             TODAY: lambda: infer(package, files, folder / "today.csv", "--engine", "onnxruntime"),
-            ASYNC: loop,
             **others,
         }
-        rates = take_turns(contenders, rounds)
-        share = require_same_answers(loop, ours)
+        bar = progress(rounds + 1, "loops", "round")
+        passes = [lambda _, one=one: one() for one in contenders.values()]
+        found = take_turns(passes, rounds, bar.update)
+        bar.close()
+        loop = others.get(ASYNC)
+        share = require_same_answers(loop, ours) if loop else 0.0
+    rates = dict(zip(contenders, found, strict=True))
     about = f"{host.processor()}, {usable_cores()} cores; {len(files)} images ({few} of the last loops), {rounds} rounds; "
-    about += f"OpenVINO {version('openvino')}, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}"
-    gate = f"Recommended by stage check: {package.engine} {package.variant} ({package.why}). OpenVINO's own loop takes\n"
-    gate += f"batches of {loop.batch}, and {100 * share:.1f} % of its labels are those of `infer images`."
+    about += f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}"
+    gate = f"Recommended by stage check: {package.engine} {package.variant} ({package.why})."
+    if loop:
+        about += f", OpenVINO {version('openvino')}"
+        gate += f" OpenVINO's own loop takes\nbatches of {loop.batch}, and {100 * share:.1f} % of its labels are those of `infer images`."
     return f"{about}.\n{gate}\n\n{table(rates, absent)}"
+
+
+def write_section(page: Path, title: str, section: str) -> None:
+    """Write the section of a network in place of its own, or at the end of the page."""
+    text = page.read_text(encoding="utf-8") if page.exists() else HEAD
+    if f"<!-- {title} -->" not in text:
+        text += f"\n## {title}\n\n<!-- {title} -->\n<!-- /{title} -->\n"
+    page.write_text(text, encoding="utf-8")
+    write_part(page, title, section)
 
 
 @click.command()
@@ -391,8 +388,7 @@ def main(network: str, package: Path, images: Path, count: int, few: int, rounds
         section = measure(network, read_package(package), files, few, rounds)
     except StageError as error:
         raise click.ClickException(str(error)) from error
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    PAGE.write_text(replace_section(page, network, section), encoding="utf-8")
+    write_section(PAGE, network, section)
     click.echo(section)
 
 

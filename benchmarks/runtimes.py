@@ -20,6 +20,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ from convline.runtime.openvino import reason
 import models
 from benchmarks import contenders
 from benchmarks.contenders import CORES, PIXELS, Contender, Network
-from benchmarks.page import write_part
+from benchmarks.page import split_at, write_part
+from benchmarks.shared import compile_openvino, take_turns
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
@@ -101,16 +103,13 @@ def build_network(name: str) -> tuple[Network, np.ndarray]:
     return Network(classifier, graph.SerializeToString(), int8.SerializeToString(), operations), x
 
 
-def take_turns(contenders: Sequence[Contender], rounds: int, seconds: float) -> list[Rates]:
-    """Return each contender's rates; the first round warms up, each begins with another one."""
-    rates: list[Rates] = [[] for _ in contenders]
-    for number in range(rounds + 1):
-        for k in range(len(contenders)):
-            place = (number + k) % len(contenders)
-            rate = contenders[place].turn(seconds if number else 0.0)
-            if number:
-                rates[place].append(rate)
-    return rates
+def rates_of(contenders: Sequence[Contender], rounds: int) -> list[Rates]:
+    """Return each contender's rates in turns of SECONDS."""
+
+    def turn(one: Contender, number: int) -> float:
+        return one.turn(SECONDS if number else 0.0)
+
+    return take_turns([partial(turn, one) for one in contenders], rounds)
 
 
 def best_batches(contenders: Sequence[Contender], rates: list[Rates]) -> dict[Key, Rates]:
@@ -131,7 +130,7 @@ def ratio(rates: Rates, others: Rates) -> float:
 def highest_roofs(rounds: int) -> dict[str, Contender]:
     """Return by precision the product with the highest rate."""
     products = [*contenders.roofs()]
-    rates = [statistics.median(found) for found in take_turns(products, rounds, SECONDS)]
+    rates = [statistics.median(found) for found in rates_of(products, rounds)]
     places = sorted(range(len(products)), key=lambda place: rates[place])
     return {products[place].precision: products[place] for place in places}
 
@@ -148,7 +147,7 @@ def compare(names: Sequence[str], rounds: int, single: bool) -> str:
         else:
             batches = BATCHES[x.shape[1]]
             ready = [*contenders.many_images(network, x, batches, name in IN_NCNN)]
-        rates = take_turns([*ready, *roofs.values()], rounds, SECONDS)
+        rates = rates_of([*ready, *roofs.values()], rounds)
         best = best_batches(ready, rates[: len(ready)])
         peaks = dict(zip(roofs, rates[len(ready) :], strict=True))
         columns[name] = {
@@ -202,10 +201,6 @@ def settings_of(name: str) -> Iterator[tuple[str, str, Contender]]:
     yield "fp32", "fp32", contender("fp32", network.fp32, batch)
     for title, entries in ENTRIES.items():
         yield title, "fp32", contender("fp32", network.fp32, batch, entries=entries)
-    prepared = quantize.prepare_graph(onnx.load_from_string(network.fp32))
-    reads = quantize.quantize_graph(prepared, x[:8], "MinMax", [], pixels=True)
-    yield "int8", "int8", contender("int8", network.int8, batch)
-    yield "int8 reads pixels", "int8", contender("int8", reads.SerializeToString(), batch)
     for precision, model in (("fp32", network.fp32), ("int8", network.int8)):
         one = f"{precision}, one image, a session of all cores"
         yield one, one, contender(precision, model, 1, CORES)
@@ -221,7 +216,7 @@ def compare_settings(names: Sequence[str], rounds: int) -> str:
     bar = progress(len(names), "settings", "network")
     for name in names:
         titles, bases, ready = zip(*settings_of(name), strict=True)
-        rates = dict(zip(titles, take_turns(ready, rounds, SECONDS), strict=True))
+        rates = dict(zip(titles, rates_of(ready, rounds), strict=True))
         for title, base in zip(titles, bases, strict=True):
             if title != base:
                 rounded = [a / b for a, b in zip(rates[title], rates[base], strict=True)]
@@ -240,15 +235,6 @@ def compare_settings(names: Sequence[str], rounds: int) -> str:
     return "\n".join(lines)
 
 
-def openvino_of(model: bytes) -> contenders.Run:
-    import openvino
-
-    core = openvino.Core()
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(model), "CPU", settings)
-    return lambda x: compiled([x])
-
-
 def agree() -> str:
     """Return how far OpenVINO's answers are from onnxruntime's, for every entry in out/."""
     lines = ["| entry | inputs | worst difference | of the largest answer |"]
@@ -261,11 +247,11 @@ def agree() -> str:
         x = dataset.load(name).served("test")[:64]
         ours = graph_analysis.run_graph(onnx.load(file), x)[0]
         try:
-            call = openvino_of(file.read_bytes())
+            call = compile_openvino(file, "fp32", "LATENCY")
         except RuntimeError as error:  # operators of a scikit-learn head; a pool beyond its map
             lines.append(f"| {name} | {len(x)} | not read: {reason(error)} | - |")
             continue
-        theirs = np.concatenate([np.array(call(x[i : i + 8])[0]) for i in range(0, len(x), 8)])
+        theirs = np.concatenate([np.array(call([x[i : i + 8]])[0]) for i in range(0, len(x), 8)])
         gap = float(np.abs(theirs - ours).max())
         share = gap / np.abs(ours).max()
         lines.append(f"| {name} | {len(x)} | {gap:.1e} | {share:.1e} |")
@@ -288,6 +274,8 @@ def main(part: str, rounds: int, names: tuple[str, ...], write: bool) -> None:
     """
     torch.use_deterministic_algorithms(True)
     try:
+        if write:  # before minutes of measuring: the page has the part
+            split_at(PAGE, part)
         if part == "agree":
             table = agree()
         elif part == "settings":

@@ -1,4 +1,4 @@
-"""benchmarks/loader.py: photos are repeated in turns, contenders take turns, ratios are of rounds."""
+"""benchmarks/loader.py: photos are repeated in turns, ratios are of rounds."""
 
 from __future__ import annotations
 
@@ -28,18 +28,13 @@ def test_no_photos_are_one_sentence(tmp_path: Path) -> None:
         loader.repeated(tmp_path, tmp_path / "many", 7)
 
 
-def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
-    seen = list[tuple[str, int]]()
+def test_an_epoch_is_timed() -> None:
+    def epoch(number: int) -> int:
+        time.sleep(0.02)
+        return 4 * number
 
-    def contender(name: str, photos: int) -> loader.Count:
-        return lambda number: seen.append((name, number)) or photos
-
-    taken = loader.take_turns({"a": contender("a", 8), "b": contender("b", 1)}, 3)
-    assert seen == [
-        *(("a", 0), ("b", 0)), *(("b", 1), ("a", 1)), *(("a", 2), ("b", 2)), *(("b", 3), ("a", 3))
-    ]  # fmt: skip
-    assert {name: len(rounds) for name, rounds in taken.items()} == {"a": 3, "b": 3}
-    assert all(one.rate > 0 and one.cpu_us >= 0 for rounds in taken.values() for one in rounds)
+    one = loader.measured(epoch, 2)
+    assert 0 < one.rate <= 8 / 0.02 and one.cpu_us >= 0
 
 
 def test_ratios_are_medians_of_rounds_not_ratios_of_medians() -> None:

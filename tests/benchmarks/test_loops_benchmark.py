@@ -1,30 +1,21 @@
-"""benchmarks/loops.py: contenders take turns, ratios are of rounds, Pillow's decode is infer's."""
+"""benchmarks/loops.py: ratios are of rounds, Pillow's decode is infer's."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 from convline.images.decode import read_image
 from convline.model_file.document import ImageRule
+from convline.runtime import openvino
 from PIL import Image
 
-from benchmarks import loops
+from benchmarks import loops, shared
 from pipeline.core.errors import StageError
-
-
-def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
-    seen = list[str]()
-
-    def contender(name: str) -> loops.Pass:
-        return lambda: seen.append(name) or float(len(seen))
-
-    rates = loops.take_turns({"a": contender("a"), "b": contender("b")}, 2)
-    assert seen == ["a", "b", "b", "a", "a", "b"]
-    assert rates == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
 
 
 def test_ratios_are_medians_of_rounds() -> None:
@@ -51,13 +42,6 @@ def test_pillows_decode_gives_the_pixels_of_infer(
     np.testing.assert_array_equal(loops.decode(str(file), rule), read_image(file, rule))
 
 
-def test_a_section_takes_the_place_of_its_own() -> None:
-    page = loops.replace_section("", "resnet50", "first\n")
-    page = loops.replace_section(page, "vgg16", "other\n")
-    page = loops.replace_section(page, "resnet50", "second")
-    assert page == f"{loops.HEAD}\n## resnet50\n\nsecond\n\n## vgg16\n\nother\n"
-
-
 def test_libraries_that_are_not_installed_are_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,16 +59,52 @@ def test_libraries_that_are_not_installed_are_absent(
     vars(fake).update(ImageDataset=None, create_loader=None)
     monkeypatch.setitem(sys.modules, "timm.data", fake)
     monkeypatch.setattr(loops, "cv2_loop", lambda *_: lambda: 7.0)
-    opened, absent = loops.peers("resnet50", 224, [], tmp_path)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(shared, "core", openvino.core.__wrapped__)
+    package = loops.Package(tmp_path, "openvino", "fp32", "", ImageRule((24, 32), "rgb"), [])
+    opened, absent = loops.peers("resnet50", package, [], 2, tmp_path)
     assert {name: run() for name, run in opened.items()} == {"cv2, one by one": 7.0}
-    assert absent == {"Optimum": "not installed (optimum)", "timm": "it has no such network"}
+    assert absent == {
+        loops.ASYNC: "not installed (openvino)",
+        "Optimum": "not installed (optimum)",
+        "timm": "it has no such network",
+    }
 
 
-def test_a_package_whose_engines_were_not_measured_is_one_sentence(tmp_path: Path) -> None:
+def test_a_photo_that_opencv_cannot_decode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = ModuleType("cv2")
+    vars(fake)["imread"] = lambda file: None
+    monkeypatch.setitem(sys.modules, "cv2", fake)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **options: None)
+    with pytest.raises(StageError, match=r"^broken\.jpg: OpenCV cannot decode it"):
+        loops.cv2_loop(Path("model.onnx"), 224, ["broken.jpg"])()
+
+
+def test_a_section_takes_the_place_of_its_own(tmp_path: Path) -> None:
+    page = tmp_path / "loops.md"
+    for title, section in (("resnet50", "first"), ("vgg16", "other"), ("resnet50", "second")):
+        loops.write_section(page, title, section)
+    text = page.read_text()
+    assert text.startswith(f"{loops.HEAD}\n## resnet50\n") and "first" not in text
+    assert [line for line in text.splitlines() if line in ("## vgg16", "second", "other")] == [
+        "second",
+        "## vgg16",
+        "other",
+    ]
+
+
+def test_a_package_that_cannot_be_compared_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(StageError, match=r"expected the package of an entry; run `dvc repro`$"):
         loops.read_package(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(StageError, match=r"were not measured; run the line with `check.engines"):
+        loops.read_package(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"engines": {"cpu": {}}}')
+    document = SimpleNamespace(document=SimpleNamespace(task="forecasting"))
+    monkeypatch.setattr(loops, "read_model_file", lambda path: document)
+    with pytest.raises(StageError, match=r"expected .* of a classifier, got forecasting$"):
         loops.read_package(tmp_path)
     with pytest.raises(StageError, match=r"expected a folder of \.jpg or \.png files$"):
         loops.find_images(tmp_path, 3)

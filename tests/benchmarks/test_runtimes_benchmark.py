@@ -1,4 +1,4 @@
-"""benchmarks/runtimes.py: who takes turns when, ratios of rounds, shares of the roof, the page."""
+"""benchmarks/runtimes.py: ratios of rounds, shares of the roof, the page."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import contenders, runtimes
 from benchmarks.contenders import Contender
-from benchmarks.page import write_part
 from pipeline.core.errors import StageError
-
-
-def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
-    seen: list[tuple[str, float]] = []
-
-    def contender(name: str) -> Contender:
-        return Contender(name, "fp32", lambda seconds: seen.append((name, seconds)) or len(seen))
-
-    rates = runtimes.take_turns([contender("a"), contender("b")], 2, 0.5)
-    assert seen == [("a", 0), ("b", 0), ("b", 0.5), ("a", 0.5), ("a", 0.5), ("b", 0.5)]
-    assert rates == [[4, 5], [3, 6]]
 
 
 def test_each_runtime_is_shown_at_its_best_batch() -> None:
@@ -65,14 +54,49 @@ def test_a_contender_that_computes_another_network_is_refused() -> None:
         contenders.checked("other", lambda x: run(x) + 2e-3, x[:2], network)
 
 
-def test_a_part_of_the_page_is_replaced(tmp_path: Path) -> None:
+class Ones:
+    """A network compiled by OpenVINO, and a request of it, that answer 1 everywhere."""
+
+    def __call__(self, inputs: list[np.ndarray], **options: object) -> list[np.ndarray]:
+        return [np.ones((len(inputs[0]), 10))]
+
+    infer = __call__
+
+    def create_infer_request(self) -> Ones:
+        return self
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    "name, opener, opened",
+    [
+        ("onnxruntime", "onnxruntime_run", lambda x: np.ones((len(x), 10))),
+        ("OpenVINO", "compile_openvino", Ones()),
+    ],
+)
+def test_each_runtime_in_fp32_is_checked(
+    name: str, opener: str, opened: object, single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x = runtimes.build_network("LeNet-5")
+    torch_run = contenders.torch_run
+    monkeypatch.setattr(contenders, "torch_run", lambda net, compiled: torch_run(net, False))
+    monkeypatch.setattr(contenders, opener, lambda *_, **options: opened)
+    with pytest.raises(StageError, match=rf"^{name} differs from torch by"):
+        if single:
+            [*contenders.one_image(network, x, ncnn=False)]
+        else:
+            [*contenders.many_images(network, x, (1, 8), ncnn=False)]
+
+
+def test_a_page_without_the_part_is_refused_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "page.md"
-    page.write_text("one\n<!-- many -->\nold\n<!-- /many -->\ntwo\n")
-    for _ in range(2):  # as often as one likes
-        write_part(page, "many", "new \\1")
-    assert page.read_text() == "one\n<!-- many -->\n\nnew \\1\n\n<!-- /many -->\ntwo\n"
-    with pytest.raises(StageError, match="expected <!-- single --> and"):
-        write_part(page, "single", "new")
+    page.write_text("no marks")
+    monkeypatch.setattr(runtimes, "PAGE", page)
+    monkeypatch.setattr(runtimes, "compare", lambda *_, **options: pytest.fail("measured"))
+    done = CliRunner().invoke(runtimes.main, ["--write"])
+    assert done.exit_code == 1 and "expected <!-- many --> and" in done.output
 
 
 def test_the_page_has_each_part() -> None:
