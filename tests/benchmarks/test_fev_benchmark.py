@@ -71,7 +71,9 @@ def test_the_table_divides_by_the_naive_row_of_the_same_series() -> None:
     naive = {"sql": 2.0, "mase": 4.0, "inside": 0.7}
     one = {"sql": 1.0, "mase": 3.0, "inside": 0.81, "validation": 0.9}
     text = fev.results_table(
-        naive, {"ours": [one | {"parameters": 1234, "seconds": 5.0, "epochs": 3}]}, ["ETTh1"]
+        naive,
+        {"ours": [one | {"parameters": 1234, "seconds": 5.0, "members": {"a": {}}}]},
+        ["ETTh1"],
     )
     assert "| Chronos-2, published | ETTh1 and ETTh2 | 0.883 | 1.126 | 0.732 | 0.851 |" in text
     assert "| ours | ETTh1 | 1.000 | 3.000 | 0.500 | 0.750 | 0.810 | 0.900 | 1,234 | 5 |" in text
