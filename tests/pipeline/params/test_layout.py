@@ -119,7 +119,7 @@ def test_an_unknown_kind_of_map_is_refused(of_shop: Callable[..., EntryRecipe]) 
     """Before stage train, with the kinds that ltsflinear has."""
     for kind in ltsflinear.KINDS:
         of_shop(arch="ensemble", net={"normalise": [], "maps": [{"kind": kind}]})
-    needed = f"expected maps of kind {', '.join(ltsflinear.KINDS)}, rank from 0 .*got .*'ridge'"
+    needed = f"expected maps of kind {', '.join(ltsflinear.KINDS)}, rank from 0, .*got .*'ridge'"
     with pytest.raises(ParamsError, match=needed):
         of_shop(arch="ensemble", net={"normalise": [], "maps": [{"kind": "ridge"}]})
 
