@@ -199,6 +199,7 @@ def settings_of(name: str) -> Iterator[tuple[str, str, Contender]]:
         return Contender("onnxruntime", precision, turn, count)
 
     yield "fp32", "fp32", contender("fp32", network.fp32, batch)
+    yield "none, as a control", "fp32", contender("fp32", network.fp32, batch)
     for title, entries in ENTRIES.items():
         yield title, "fp32", contender("fp32", network.fp32, batch, entries=entries)
     for precision, model in (("fp32", network.fp32), ("int8", network.int8)):

@@ -46,6 +46,18 @@ def test_workers_count_each_image_of_each_batch() -> None:
     assert turn(0.0) > 0 and runs == [3, 3]
 
 
+def test_the_rate_of_a_worker_is_of_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 3 images in .4 s: three of them reach 1 s, after 1.2 s."""
+    now = 0.0
+
+    def run(x: np.ndarray) -> None:
+        nonlocal now
+        now += 0.4
+
+    monkeypatch.setattr("benchmarks.contenders.time.perf_counter", lambda: now)
+    assert contenders.by_workers(run, np.zeros((3, 1)), workers=1)(1.0) == pytest.approx(9 / 1.2)
+
+
 def test_a_contender_that_computes_another_network_is_refused() -> None:
     network, x = runtimes.build_network("LeNet-5")
     run = contenders.onnxruntime_run(network.fp32, 1)
