@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from torchvision import ops
 
 from models import layers, options, resnet, vgg, zoo
-from models.boxes import decode, gather_rows, nms_mask
+from models.boxes import decode, gather_rows, nms_mask, odds
 from models.options import Positive
 
 PAPER = "Ren et al. 2017"
@@ -57,6 +57,7 @@ CANDIDATES = 4  # anchors that suppression chooses a proposal from
 PROPOSAL_OVERLAP = 0.7  # section 3.3
 FIND_OVERLAP = 0.3  # of the authors' code, github.com/rbgirshick/py-faster-rcnn, TEST.NMS
 LEAST_SCORE = 0.05  # of a find, there
+LEAST_ODDS = LEAST_SCORE / (1 - LEAST_SCORE)
 POINTS = 2  # of RoI align, in each direction of a bin
 
 SMALL = "3-16 M 3-32 M 3-64 3-64"  # in the words of vgg.TABLE_1
@@ -359,9 +360,11 @@ class FasterRCNN(nn.Module):
         """Return the finds: each class's boxes after suppression, the best of all classes."""
         boxes = decode(offsets * self.deviations, boxes.unsqueeze(2))
         boxes = self.clip(boxes).transpose(1, 2)  # (N, K, R, 4)
-        scores = logits.softmax(2)[..., 1:] * valid.unsqueeze(2)
-        scores = scores.transpose(1, 2)  # (N, K, R)
-        kept = nms_mask(boxes.flatten(0, 1), scores.flatten(0, 1), FIND_OVERLAP, LEAST_SCORE)
+        probabilities = logits.softmax(2)
+        ranks = odds(probabilities)[..., 1:].masked_fill(~valid.unsqueeze(2), 0.0)
+        ranks = ranks.transpose(1, 2)  # (N, K, R)
+        kept = nms_mask(boxes.flatten(0, 1), ranks.flatten(0, 1), FIND_OVERLAP, LEAST_ODDS)
+        scores = probabilities[..., 1:].transpose(1, 2)
         scores = (scores * kept.view_as(scores)).flatten(1)
         scores, index = scores.topk(self.most, dim=1)
         found = scores > 0

@@ -9,7 +9,7 @@ from torchvision.models import get_model
 
 import models
 from models import fasterrcnn, layers, summary
-from models.boxes import decode, encode, nms_mask
+from models.boxes import decode, encode, nms_mask, odds
 
 SMALL = {"in_channels": 1, "size": (24, 32), "classes": 3, "width": 8}
 
@@ -153,6 +153,26 @@ def test_finds(net):
     torch.testing.assert_close(found[:2], torch.tensor([box, other]))
     assert not found[2:].any() and not labels[2:].any() and not scores[2:].any()
     assert len(scores) == net.most == 32
+
+
+def test_odds_by_hand():
+    """.8 to .2 is 4; a logit of 12 against three of 0 is e^12 / 3, where 1 - p has three digits."""
+    found = odds(torch.tensor([[0.8, 0.1, 0.1], [0.0, 0.25, 0.75]]))
+    torch.testing.assert_close(found, torch.tensor([[4, 1 / 9, 1 / 9], [0, 1 / 3, 3]]))
+    assert odds(torch.tensor([12.0, 0, 0, 0]).softmax(0))[0] == pytest.approx(
+        math.exp(12) / 3, rel=1e-5
+    )
+
+
+def test_boxes_of_nearly_equal_scores_do_not_tie(net):
+    """Logits of 16 and 16.001 have one probability in float32; the better of the boxes stays."""
+    worse, better = [2.0, 2, 12, 12], [2.0, 2, 12, 11.5]
+    logits = torch.tensor([[[0, 16.0, 0, 0], [0, 16.001, 0, 0], *[[16.0, 0, 0, 0]] * 46]])
+    assert logits.softmax(2)[0, 0, 1] == logits.softmax(2)[0, 1, 1]
+    boxes, valid, _ = judged([worse, better], [[1.0, 0, 0, 0]] * 2, [True, True])
+    found, *_, count = net.select(boxes, valid, logits, torch.zeros(1, 48, 3, 4))
+    assert count == 1
+    torch.testing.assert_close(found[0, 0], torch.tensor(better))
 
 
 def test_each_class_has_its_own_offsets(net):
