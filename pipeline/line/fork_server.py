@@ -13,6 +13,7 @@ Only libraries are shared: each fork reads our own code anew.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -52,11 +53,14 @@ SERVERS = (
         ),
     ),
     Server(  # without PyTorch: what these stages run must do without it where it is served
-        ("data", "check", "package", "infer", "line.dvc"),
+        ("data", "check", "package", "infer", "report", "line.dvc"),
         (
             "concurrent.futures.process",
             "dvc.commands.repro",
             "dvc.repo.reproduce",
+            "jinja2",
+            "matplotlib.backends.backend_agg",
+            "matplotlib.figure",
             "numpy.ma",
             "numpy.random",
             "onnx",
@@ -68,6 +72,7 @@ SERVERS = (
             "pydantic.json_schema",
             "pydantic.main",
             "ruamel.yaml",
+            "vl_convert",
         ),
     ),
 )
@@ -147,6 +152,7 @@ def serve(server: Server, listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     parent = os.getppid()
     import_libraries(server)
+    gc.freeze()  # else a collection in a fork writes to, and so copies, the pages of all libraries
     listener.settimeout(1)
     while os.getppid() == parent:
         try:

@@ -1,9 +1,9 @@
 """Which entries run side by side, and how many at once.
 
 Entries that start from one another run in turn. On a GPU, and at full size, one training runs at a
-time, while other entries are exported and explained on the cores. Stages wheel and check come
-later, alone, because check measures latency; then entries are packaged and served, two at once, or
-one where there is a GPU. JOBS in the environment sets how many jobs run at once.
+time, while other entries are exported and explained on the cores. Stage check comes later, alone,
+because it measures latency; then entries are packaged and served, two at once, or one where there
+is a GPU. JOBS in the environment sets how many jobs run at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pipeline.params import load as params
 
 MEMORY_GIB = 3  # for one training
 STAGES = ("data", "train", "export", "explain")
+CHECK, WHEEL = "check", "wheel"
 SERVING = ("package", "infer")
 
 
@@ -26,7 +27,7 @@ def target_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
     """Return each job's DVC targets in order; an entry shares a job with what it starts from.
 
     planned: the stages that will run; others are no targets. Studies come first, then the last
-    entries of the line, which are the deepest networks.
+    entries of the line, which are the deepest networks, and the wheel, the shortest, last.
     """
     starts = {name: every.models[name].needs or name for name in every.line}
     jobs: dict[str, list[str]] = {}
@@ -36,12 +37,29 @@ def target_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
             first = starts[first]
         jobs.setdefault(first, []).extend(f"{stage}@{name}" for stage in STAGES)
     groups = [[f"study@{name}"] for name in every.line_studies] + list(jobs.values())[::-1]
-    return keep_planned(groups, planned)
+    return keep_planned([*groups, [WHEEL]], planned)
+
+
+def check_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
+    """Return the one job that checks each entry in turn, none where no check will run."""
+    return keep_planned([[f"{CHECK}@{name}" for name in every.line]], planned)
 
 
 def serving_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
     """Return the DVC targets that package and serve each checked entry; a job for each entry."""
     return keep_planned([[f"{stage}@{name}" for stage in SERVING] for name in every.line], planned)
+
+
+def served_stages(every: params.Params, names: list[str]) -> set[str]:
+    """Return all stages that serve these entries of the line, and those that they start from."""
+    stages = [stage for stage in (*STAGES, CHECK, *SERVING) if stage != "explain"]
+    served: set[str] = set()
+    for name in names:
+        start: str | None = name if name in every.line else None
+        while start:
+            served |= {WHEEL, *(f"{stage}@{start}" for stage in stages)}
+            start = every.models[start].needs
+    return served
 
 
 def keep_planned(groups: list[list[str]], planned: set[str]) -> list[list[str]]:

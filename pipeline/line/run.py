@@ -1,11 +1,11 @@
-"""Run the line: the first entries, then all entries side by side, then what remains in turn.
+"""Run the line: the first entries up to their served prediction, then all, then what remains.
 
-Runs `dvc repro`. The entries of the command line come first, up to their served prediction; one
-that is not in `line:` is left out. Then the stages data, train, export and explain of every entry
-and the studies run side by side (parallel.py), then stage check of each entry in turn, since it
-measures latency, then package and infer of two entries at once, then what remains. Prints a line
-for each stage when it has ended, with the number of stages that are done and that will run in all.
-DVC's own messages are left out, but for its errors.
+Runs `dvc repro`. The entries of the command line come first; one that is not in `line:` is left
+out. Of each group of entries the stages that train them run side by side (parallel.py), then stage
+check of each in turn, since it measures latency, then package and infer of two at once. The
+explanations and the studies are part of the second group. Prints a line for each stage when it has
+ended, with the number of stages that are done and that will run in all. DVC's own messages are left
+out, but for its errors.
 
     python -m pipeline.line.run [ENTRY ...]
 """
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -28,7 +29,9 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import prefix, run, stage_of_line
 from pipeline.line.fork_server import python_path
 from pipeline.line.parallel import (
+    check_groups,
     job_limit,
+    served_stages,
     serving_groups,
     serving_limit,
     split_commands,
@@ -38,7 +41,6 @@ from pipeline.line.parallel import (
 from pipeline.params import load as params
 
 DVC = ["python", "-m", "pipeline.line.dvc", "--wait-for-lock", "repro"]
-ALONE = ("wheel", "check")  # groups of stages
 SINGLE = "--single-item"  # else each command would lock what all depend on, and refuse the others
 PROGRESS = re.compile(r"\[[\d:]+<")  # in the lines of `core.stage.progress`
 FAILED = re.compile(r"ERROR: failed to reproduce '([^']+)'")  # DVC's own sentence
@@ -50,9 +52,9 @@ class Output:
     On a terminal a last line, redrawn in place, has the progress of the stages that run now.
     """
 
-    def __init__(self, planned: set[str]):
+    def __init__(self, planned: Iterable[str]):
         """planned: the stages that will run, as DVC names them; empty where they are not known."""
-        self.planned, self.done = planned, set[str]()
+        self.planned, self.done = set(planned), set[str]()
         self.failures: list[str] = []
         self.progress: dict[str, str] = {}  # by job
         self.lock = threading.Lock()
@@ -93,9 +95,13 @@ class Output:
             self.show_progress()
 
 
-def planned_stages() -> set[str]:
-    """Return the stages that DVC will run: those that have changed, and all that depend on them."""
+def planned_stages() -> list[str]:
+    """Return the stages that DVC will run: those that have changed, and all that depend on them.
+
+    Each comes after those that it depends on.
+    """
     from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
 
     with Repo() as repo:
         graph, changed = repo.index.graph, repo.status()  # edges lead from a stage to what it needs
@@ -105,7 +111,7 @@ def planned_stages() -> set[str]:
             if (stage := waiting.pop()).addressing not in planned:
                 planned.add(stage.addressing)
                 waiting += graph.predecessors(stage)
-        return planned
+        return [stage.addressing for stage in plan_repro(graph) if stage.addressing in planned]
 
 
 def reproduce(job: str, targets: list[str], output: Output, threads: int | None = None) -> bool:
@@ -175,28 +181,34 @@ def run_side_by_side(
             raise
 
 
-def run_line(every: params.Params, first: list[str], output: Output) -> None:
+def run_line(
+    every: params.Params, first: list[str], planned: Iterable[str], output: Output
+) -> None:
     """Run the planned stages; return after the first failure, which `output` then holds."""
-    served = [f"infer@{name}" for name in first if f"infer@{name}" in output.planned]
-    if served:
-        reproduce("", served, output)
-    if not output.failures:
-        run_side_by_side(every, target_groups(every, output.left), job_limit(every), output)
-    groups = {stage.partition("@")[0] for stage in output.left}
-    if not output.failures and (alone := [group for group in ALONE if group in groups]):
-        reproduce("", [SINGLE, *alone], output)
-    if not output.failures:
-        todo = serving_groups(every, output.left)
-        run_side_by_side(every, todo, serving_limit(every), output)
-    if not output.failures and output.left:
-        reproduce("", [], output)
+    for part in (served_stages(every, first), output.planned):
+        if not output.failures:
+            run_part(every, part, output)
+    if not output.failures and (rest := [stage for stage in planned if stage in output.left]):
+        reproduce("", [SINGLE, *rest], output)
+
+
+def run_part(every: params.Params, part: set[str], output: Output) -> None:
+    """Train what is left of these stages side by side, check in turn, and serve side by side."""
+    for groups, limit in (
+        (target_groups(every, part & output.left), job_limit(every)),
+        (check_groups(every, part & output.left), 1),
+        (serving_groups(every, part & output.left), serving_limit(every)),
+    ):
+        if not output.failures:
+            run_side_by_side(every, groups, limit, output)
 
 
 def main() -> None:
     every, start = params.load(), time.monotonic()
     if not reproduce("", ["params"], Output(set())):
         sys.exit(1)  # its error is the last line
-    output = Output(planned_stages())
+    planned = planned_stages()
+    output = Output(planned)
     if not output.planned:
         print("nothing to run: every stage is up to date", file=sys.stderr)
         return
@@ -207,7 +219,7 @@ def main() -> None:
         "JOBS=1 runs them one by one",
         file=sys.stderr,
     )
-    run_line(every, sys.argv[1:], output)
+    run_line(every, sys.argv[1:], planned, output)
     output.bar.close()
     if output.failures:
         raise StageError(

@@ -1,61 +1,51 @@
-"""`pipeline.line.dvc` writes DVC's own lock file, without DVC's parser in Python."""
+"""`pipeline.line.dvc` writes DVC's own lock file, a stage at a time."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from dvc import dvcfile
+from dvc.repo import Repo, reproduce
 from dvc.utils import serialize
 from recipes import ROOT
-from ruamel.yaml.representer import RepresenterError
 
 from pipeline.line import dvc
 
 STAGES = """
 stages:
   copy:
-    foreach: {'one': first, 'two é': '2e1'}
+    foreach: {'one': first, 'two é': '2e1', 'three': 'a\\n b'}
     do: {cmd: 'echo "${item}" > "${key}.txt"', outs: ['${key}.txt'], params: [params.yaml: [numbers, lr]]}
+  one:
+    cmd: touch one
+    deps: [params.yaml]
+    outs: [one]
 """
 
 
-def test_the_lock_file_of_the_line_is_the_same_read_and_written(tmp_path: Path) -> None:
-    """And the parser that keeps comments is not called."""
-    written = []
-    for name, modify in (("own", serialize.modify_yaml), ("ours", dvc.modify)):
-        file = tmp_path / name / "dvc.lock"
-        file.parent.mkdir()
-        shutil.copy(ROOT / "dvc.lock", file)
-        with modify(str(file)) as content:
-            content["stages"]["new"] = {
-                "cmd": "a: é",
-                "deps": [{"path": "b", "md5": "1e2", "n": 1}],
-            }
-        written.append(file.read_bytes())
-    assert written[0] == written[1] and b"new:" in written[0]
-
-
-@pytest.mark.parametrize("value", [None, "one\n  two\n\nthree: é\n"])
-def test_what_is_written_otherwise_is_read_back(tmp_path: Path, value: str | None) -> None:
-    """None and text of several lines, by DVC's reader."""
-    file = tmp_path / "dvc.lock"
-    with dvc.modify(str(file)) as content:
-        content["stages"] = {"new": {"cmd": value}}
-    assert serialize.load_yaml(file) == {"stages": {"new": {"cmd": value}}}
-
-
-def test_a_failure_to_write_leaves_the_lock_file_as_it_was(tmp_path: Path) -> None:
-    file = tmp_path / "dvc.lock"
-    file.write_text("stages: {}\n")
-    with pytest.raises(RepresenterError), dvc.modify(str(file)) as content:
-        content["stages"] = object()
-    assert file.read_text() == "stages: {}\n"
+def test_each_part_of_the_lock_file_of_the_line_is_written_as_it_is(tmp_path: Path) -> None:
+    """Emptied, and written in its own order, and once more in another one."""
+    text = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    stages = serialize.load_yaml(ROOT / "dvc.lock")["stages"]
+    parts = [dvc.part_text({name: stage}) for name, stage in stages.items()]
+    written = dvc.HEAD
+    for part in parts:
+        assert dvc.KEY.match(part)
+        written = dvc.replace_part(written, part)
+    assert written == text
+    for part in parts[::-1]:
+        changed = part.replace("hash: md5", "hash: none")
+        written = dvc.replace_part(written, changed)
+        assert len(written) == len(text) + changed.count("none")
+        written = dvc.replace_part(written, part)
+    assert written == text
 
 
 def test_dvc_itself_writes_that_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice: a stage that is added to a lock file, and one that is changed in it."""
+    """Twice: stages that are added to a lock file, and that are changed in it. The name of one
+    needs quotes, and one has a command of two lines.
+    """
     text = []
     for module in ("dvc", "pipeline.line.dvc"):
         folder = tmp_path / module
@@ -75,9 +65,22 @@ def test_dvc_itself_writes_that_lock_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert text[0] == text[1] and "2e1" in text[0]
 
 
-def test_other_files_keep_their_comments(tmp_path: Path) -> None:
-    file = tmp_path / dvcfile.PROJECT_FILE
-    file.write_text("stages: {} # none\n")
-    with dvc.modify(str(file)) as content:
-        content["params"] = []
-    assert file.read_text() == "stages: {} # none\nparams: []\n"
+def test_targets_are_found_in_files_that_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And later calls read them anew."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    Path("dvc.yaml").write_text(STAGES, encoding="utf-8")
+    Path("params.yaml").write_text("numbers: 1\nlr: 1\n")
+    read, loads = [], dvcfile.ProjectFile._load
+    monkeypatch.setattr(
+        dvcfile.ProjectFile, "_load", lambda self: (read.append(self), loads(self))[1]
+    )
+    with Repo() as repo:
+        for _ in range(2):
+            found = dvc.collect_at_once(repo, ["one", "copy@three", "copy@one"])
+            assert [stage.name for stage in found] == ["one", "copy@three", "copy@one"]
+            assert len(read) == 1
+            read.clear()
+        assert len(reproduce.collect_stages(repo, ["one", "copy@three"])) == len(read) == 2

@@ -31,9 +31,7 @@ def number(stage):
             return f"{stage} {k}"
         except FileExistsError:
             pass
-targets = sys.argv[1 + ("--single-item" in sys.argv):] or ["report"]
-if "check" in targets:
-    targets = ["wheel", *(f"check@{name}" for name in NAMES)]
+targets = [word for word in sys.argv[1:] if word != "--single-item"]
 for target in targets:
     stage, _, name = target.partition("@")
     print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
@@ -66,18 +64,19 @@ def stand_in(
     loaded = replace(every, line=names, line_studies=[])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "DVC", [sys.executable, str(tool)])
-    monkeypatch.setattr(sys, "argv", ["run"])
 
     def run_line(
         size: str = "small",
         broken: str = "",
         without: tuple[str, ...] = (),
         meet: tuple[str, ...] = (),
+        first: tuple[str, ...] = (),
     ) -> list[tuple[float, float, str]]:
-        values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; NAMES = {names}; MEET = {meet}\n"
+        values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; MEET = {meet}\n"
         tool.write_text(values + TOOL)
         monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
         monkeypatch.setattr(run, "planned_stages", lambda: planned - set(without))
+        monkeypatch.setattr(sys, "argv", ["run", *first])
         run.main()
         rows = map(str.split, log.read_text().splitlines()[1:])
         return [(float(begun), float(end), targets) for begun, end, targets in rows]
@@ -106,6 +105,25 @@ def test_latency_is_measured_alone_and_then_entries_are_served_side_by_side(
     (checks,) = [row for row in rows if "check@" in row[2]]
     assert all(row is checks or row[1] <= checks[0] or row[0] >= checks[1] for row in rows)
     assert len([row for row in rows if row[2].startswith("infer@")]) == 3
+
+
+def test_the_first_entries_are_served_before_others_begin(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side; their explanations are made later."""
+    monkeypatch.setenv("JOBS", "2")
+    first = ("lenet5-digits", "dilated-waves", "nobody")
+    rows = stand_in(first=first, meet=("train 1", "train 2"))
+    served = max(row[1] for row in rows if row[2] in [f"infer@{name}" for name in first])
+    before = [row[2] for row in rows if row[0] < served]
+    assert sorted(before) == [
+        "check@lenet5-digits,check@dilated-waves",
+        "data@dilated-waves,train@dilated-waves,export@dilated-waves",
+        "data@lenet5-digits,train@lenet5-digits,export@lenet5-digits",
+        "infer@dilated-waves",
+        "infer@lenet5-digits",
+        "wheel",
+    ]
 
 
 def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
@@ -221,11 +239,13 @@ def test_planned_stages_are_those_that_changed_and_all_after_them(
     )
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "--quiet"], check=True)
-    assert run.planned_stages() == {"a", "b", "c", "d"}
+    planned = run.planned_stages()
+    assert sorted(planned) == ["a", "b", "c", "d"]
+    assert planned.index("a") < planned.index("b") < planned.index("c")
     subprocess.run([*dvc, "repro", "--quiet"], check=True)
-    assert run.planned_stages() == set()
+    assert run.planned_stages() == []
     (tmp_path / "one").write_text("2")
-    assert run.planned_stages() == {"a", "b", "c"}
+    assert run.planned_stages() == ["a", "b", "c"]
 
 
 @pytest.mark.slow

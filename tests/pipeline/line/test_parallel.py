@@ -21,11 +21,12 @@ def test_entries_run_after_the_ones_that_they_start_from(every: params.Params) -
     three = [
         [f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names
     ]
-    planned = {"study@waves", *(target for targets in three for target in targets)}
+    planned = {"study@waves", "wheel", *(target for targets in three for target in targets)}
     assert parallel.target_groups(every, planned) == [
         ["study@waves"],
         three[1] + three[2] + three[3],
         three[0],
+        ["wheel"],
     ]
 
 
@@ -47,6 +48,22 @@ def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(every: params.Par
         ["package@c", "infer@c"],
     ]
     assert parallel.serving_groups(every, {"report"}) == []
+
+
+def test_checks_are_one_job(every: params.Params) -> None:
+    every = replace(every, line=["a", "b", "c"])
+    planned = {"check@c", "check@a", "infer@b", "report"}
+    assert parallel.check_groups(every, planned) == [["check@a", "check@c"]]
+    assert parallel.check_groups(every, {"report"}) == []
+
+
+def test_an_entry_is_served_with_what_it_starts_from(every: params.Params) -> None:
+    """All but explanations; a name that is not in the line is left out."""
+    stages = ("data", "train", "export", "check", "package", "infer")
+    names = ("source-digits", "head-digits")
+    expected = {"wheel", *(f"{stage}@{name}" for stage in stages for name in names)}
+    assert parallel.served_stages(every, ["head-digits", "nobody"]) == expected
+    assert parallel.served_stages(every, []) == set()
 
 
 @pytest.mark.parametrize(
