@@ -19,6 +19,8 @@ FORKED := python -m pipeline.line.fork_server python -m
 LEAST_DRIVER := 580
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
+# Containers set it; without compiled modules each stage would compile ours and its libraries anew, for a second or more.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := line
 .PHONY: pictures readme line setup welcome scm test test-all lint docs study compare report all full bench clean lock
 

@@ -13,10 +13,12 @@ Only libraries are shared: each fork reads our own code anew.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import os
+import platform
 import runpy
 import shlex
 import signal
@@ -31,10 +33,14 @@ from typing import NamedTuple, NoReturn
 
 
 class Server(NamedTuple):
-    """The modules of `pipeline` that are forked from one process, and the libraries it imports."""
+    """The modules of `pipeline` that are forked from one process, and the libraries it imports.
+
+    keeps_memory: whether what a stage frees stays with it (`keep_freed_memory`).
+    """
 
     modules: tuple[str, ...]
     libraries: tuple[str, ...]
+    keeps_memory: bool = False
 
 
 SERVERS = (
@@ -51,6 +57,7 @@ SERVERS = (
             "torch.export._trace",
             "torch.onnx._internal.exporter._compat",
         ),
+        keeps_memory=True,  # not the others': they measure what the served files take
     ),
     Server(  # without PyTorch: what these stages run must do without it where it is served
         ("data", "check", "package", "infer", "report", "line.dvc"),
@@ -76,6 +83,7 @@ SERVERS = (
         ),
     ),
 )
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 SHIM_FOLDER = "CONVLINE_FORK_SERVER"  # in the environment of all that a fork server runs
 SHIM = """#!/bin/sh
 case "$1 $2" in
@@ -152,6 +160,8 @@ def serve(server: Server, listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     parent = os.getppid()
     import_libraries(server)
+    if server.keeps_memory:
+        keep_freed_memory()
     gc.freeze()  # else a collection in a fork writes to, and so copies, the pages of all libraries
     listener.settimeout(1)
     while os.getppid() == parent:
@@ -175,6 +185,18 @@ def import_libraries(server: Server) -> None:
     """
     for name in server.libraries:
         importlib.import_module(name)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, where it is glibc, in blocks of up to 32 MiB.
+
+    Each step of a training asks for the same tensors. By default their pages go back to the system
+    and are cleared anew: of the line's time a twentieth.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(MMAP_THRESHOLD, 2**25)
 
 
 def run_stage(connection: socket.socket) -> NoReturn:
