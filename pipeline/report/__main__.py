@@ -13,7 +13,11 @@ there is shown as pending.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from pipeline.core.stage import run, stage_line
@@ -21,12 +25,23 @@ from pipeline.params import load as params
 from pipeline.report.pages import build_report, update_docs
 
 
+def processes() -> ProcessPoolExecutor:
+    """Return one process for each core, which Ctrl-C leaves to end its part of the report.
+
+    They are forked before vl_convert has started threads, which a fork would not have.
+    """
+    fork, cores = multiprocessing.get_context("fork"), len(os.sched_getaffinity(0))
+    ignore_interrupt = signal.SIGINT, signal.SIG_IGN
+    return ProcessPoolExecutor(cores, fork, initializer=signal.signal, initargs=ignore_interrupt)
+
+
 def main() -> None:
     if sys.argv[1:] == ["--readme"]:
         return update_docs(Path())
     with stage_line("report") as summarize:
         line = params.load()
-        page = build_report(line.line, line.models, line.studies, Path(), line.size)
+        with processes() as pool:
+            page = build_report(line.line, line.models, line.studies, Path(), line.size, pool.map)
         summarize(f"{len(line.line)} entries: {page}")
 
 

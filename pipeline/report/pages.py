@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,50 +59,111 @@ few to say so.
 {table}"""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a report is made of; `made`: when, as its pages say."""
+
+    entries: list[Entry]
+    studies: list[Study]
+    root: Path
+    size: str
+    made: str
+
+    @property
+    def site(self) -> Path:
+        return self.root / "out" / "report"
+
+    @property
+    def img(self) -> Path:
+        return self.site / "img"
+
+    @property
+    def write(self) -> Callable[[str, str, dict[str, Any]], None]:
+        return page_writer(self.site, self.made)
+
+
 def build_report(
     line: list[str],
     recipes: dict[str, schema.EntryRecipe],
     studies: dict[str, schema.Study],
     root: Path,
     size: str = "small",
+    each: Callable[..., Iterable[object]] = map,
 ) -> Path:
-    """Write out/report/ and results/README.md under `root`; return the index page."""
-    entries = [Entry(name, recipes[name], root) for name in line]
-    site = root / "out" / "report"
-    if site.exists():
-        shutil.rmtree(site)  # removes the pages of entries that are not in the line any more
-    (site / "img").mkdir(parents=True)
-    (site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
-    study_results = [Study(name, root, study) for name, study in studies.items()]
-    write = page_writer(site)
-    for entry in entries:
-        context = entry_page.entry_context(entry, site / "img")
-        write("entry", entry.name, context)
-        write("explain", context["explain_page"], context)
-    write("index", "index", {"size": size, **index_page.index_context(entries, site / "img")})
-    write("model_files", "model_files", index_page.files_context(entries, site / "img"))
-    write("explanation_quality", "explanation_quality", index_page.explanations_context(entries))
-    write("metrics", "metrics", metrics_page.metrics_context())
-    contexts = study_pages.study_contexts(study_results, site / "img")
-    write("studies", "studies", {"items": contexts})
-    for context in contexts:
-        write("study", study_pages.page_name(context["study"].name), context)
-    write("compare", "compare", comparison.write_comparison(entries, site))
-    write("claims", "claims", {**claims.claims_context(root), "studies": list(studies)})
-    missing = browser_demo.write_runtime(entries, site, root / "out" / "downloads")
-    write("live", "live", browser_demo.write_demo(entries, site, missing))
-    write("inside", "inside", unit_view.write_unit_views(entries, site, missing))
+    """Write out/report/ and results/README.md under `root`; return the index page.
+
+    each: calls a function with each of some values, as `map` does, in processes or in this one.
+    """
+    report = Report(
+        [Entry(name, recipes[name], root) for name in line],
+        [Study(name, root, study) for name, study in studies.items()],
+        root,
+        size,
+        datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+    if report.site.exists():
+        shutil.rmtree(report.site)  # removes the pages of entries that are not in the line any more
+    report.img.mkdir(parents=True)
+    parts = [write_model_pages, write_overviews, write_study_pages]
+    entries = [partial(write_entry, entry=entry) for entry in report.entries]
+    for _ in each(partial(write_part, report), [*parts, *entries]):
+        pass
+    return report.site / "index.html"
+
+
+def write_part(report: Report, part: Callable[[Report], None]) -> None:
+    part(report)
+
+
+def write_entry(report: Report, entry: Entry) -> None:
+    """Write the page of an entry, and that of what it sees."""
+    context = entry_page.entry_context(entry, report.img)
+    report.write("entry", entry.name, context)
+    report.write("explain", context["explain_page"], context)
+
+
+def write_overviews(report: Report) -> None:
+    """Write the pages and tables of all entries."""
+    entries, img, size = report.entries, report.img, report.size
+    report.write("index", "index", {"size": size, **index_page.index_context(entries, img)})
+    report.write("model_files", "model_files", index_page.files_context(entries, img))
+    explanations = index_page.explanations_context(entries)
+    report.write("explanation_quality", "explanation_quality", explanations)
+    report.write("compare", "compare", comparison.write_comparison(entries, report.site))
     summary = entry_tables.summary_markdown(entries)
-    (root / "results").mkdir(exist_ok=True)
-    (root / "results" / "README.md").write_text(
+    (report.root / "results").mkdir(exist_ok=True)
+    (report.root / "results" / "README.md").write_text(
         RESULTS_README.format(size=size, table=summary), encoding="utf-8"
     )
-    (site / "table.txt").write_text(entry_tables.plain_text(entries), encoding="utf-8")
-    return site / "index.html"
+    (report.site / "table.txt").write_text(entry_tables.plain_text(entries), encoding="utf-8")
 
 
-def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
-    """Return a function write(kind, name, context) that renders templates/<kind>.html.j2."""
+def write_study_pages(report: Report) -> None:
+    """Write the pages of studies, claims and metrics, and the library of the charts."""
+    (report.site / vega.LIBRARY).write_text(vega.javascript_library(), encoding="utf-8")
+    contexts = study_pages.study_contexts(report.studies, report.img)
+    report.write("studies", "studies", {"items": contexts})
+    for context in contexts:
+        report.write("study", study_pages.page_name(context["study"].name), context)
+    names = [study.name for study in report.studies]
+    report.write("claims", "claims", {**claims.claims_context(report.root), "studies": names})
+    report.write("metrics", "metrics", metrics_page.metrics_context())
+
+
+def write_model_pages(report: Report) -> None:
+    """Write the pages that run packaged models, and the runtime."""
+    entries, site = report.entries, report.site
+    missing = browser_demo.write_runtime(entries, site, report.root / "out" / "downloads")
+    report.write("live", "live", browser_demo.write_demo(entries, site, missing))
+    report.write("inside", "inside", unit_view.write_unit_views(entries, site, missing))
+
+
+@functools.cache
+def page_writer(site: Path, made: str = "") -> Callable[[str, str, dict[str, Any]], None]:
+    """Return a function write(kind, name, context) that renders templates/<kind>.html.j2.
+
+    made: when, as the pages say.
+    """
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(vega.TEMPLATES),
         autoescape=True,
@@ -110,7 +174,6 @@ def page_writer(site: Path) -> Callable[[str, str, dict[str, Any]], None]:
     for file in INLINED:  # markup: these are our own files, so they are not escaped
         text = (vega.TEMPLATES / file).read_text(encoding="utf-8")
         pages.globals[file.replace(".", "_")] = Markup(text)
-    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     pages.globals |= {"made": made, "library": vega.LIBRARY}
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages.filters |= {

@@ -6,6 +6,7 @@ The results are written here in the form that the stages write them.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -53,6 +54,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_all(root)
     (root / "table.txt").write_text(build(root), encoding="utf-8")
     return root
+
+
+def test_parts_are_written_in_processes_as_in_one(tmp_path: Path) -> None:
+    """The same files of the same sizes; in a process of its own, where no chart is drawn yet."""
+    write_all(tmp_path)
+    code = f"""
+from pathlib import Path
+from finished import RECIPES, STUDIES
+from pipeline.report.__main__ import processes
+from pipeline.report.pages import build_report
+def build(*each):
+    site = build_report(list(RECIPES), RECIPES, STUDIES, Path({str(tmp_path)!r}), "small", *each).parent
+    return {{str(path): path.stat().st_size for path in site.rglob("*")}}
+with processes() as pool:
+    ours = build(pool.map)
+assert len(ours) > 20 and ours == build(), ours
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 class Links(HTMLParser):
