@@ -26,7 +26,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import note
 from pipeline.params.schema import Check
 
-WARM_UP_RUNS, MIN_RUNS, MAX_WINDOWS = 3, 5, 12
+WARM_UP_RUNS, MIN_RUNS, MAX_WINDOWS = 3, 3, 12
 STABLE = 0.05  # a measurement ends when the medians of two windows differ by less
 MIN_GAIN = 1.05  # of throughput; a larger batch that gives less ends the sweep
 FIRST_RESULT_PROGRAM = """
@@ -139,13 +139,19 @@ def time_call(call: Callable[[], object], samples: int, seconds: float) -> Row:
 
     After a warm-up the call is repeated in windows of a third of `seconds`, until the medians of
     two successive windows agree (`stable`), for MAX_WINDOWS at most. The figures are of the last
-    two.
+    two. Of calls that are longer than a window each holds MIN_RUNS, and no third one begins after
+    the time that MAX_WINDOWS of short calls take; one that takes `seconds` is warm after one run.
     """
+    begin = time.perf_counter()
     for _ in range(WARM_UP_RUNS):
         call()
+        if time.perf_counter() - begin > seconds:
+            break
     windows: list[list[float]] = []
-    stable = False
-    while len(windows) < MAX_WINDOWS and not stable:
+    stable, last_begin = False, time.perf_counter() + MAX_WINDOWS * seconds / 3
+    while len(windows) < 2 or not (
+        stable or len(windows) == MAX_WINDOWS or time.perf_counter() > last_begin
+    ):
         times: list[float] = []
         end = time.perf_counter() + seconds / 3
         while time.perf_counter() < end or len(times) < MIN_RUNS:

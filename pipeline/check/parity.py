@@ -8,14 +8,14 @@ import numpy as np
 from convline.model_file.onnx_file import ModelFile
 from convline.runtime.streaming import Stream
 
-from pipeline.check.predictions import Model, Outputs, predict
+from pipeline.check.predictions import LARGE_BATCH, Model, Outputs, predict
 from pipeline.check.single_operator import open_operator
 from pipeline.check.tasks import TASKS
 
 # Relative. TF32 is 2^-12 off in `float32_rounding_error`, sums of float32 in any order 1e-6.
 MAX_ROUNDING_ERROR = 2.0**-14
 # Batch size (empty, one, odd with a rest, large) -> rows tried, None for all.
-ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, 256: None}
+ROWS_AT_BATCH = {0: 0, 1: 8, 7: 22, LARGE_BATCH: None}
 
 
 def measure_parity(
@@ -25,18 +25,22 @@ def measure_parity(
     torch_outputs: dict[str, Outputs],
     close: float,
     limit: float | None,
+    whole: dict[str, Outputs] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the differences from torch's outputs, a row for each kind of input and batch size.
 
     place: provider and variant, which each row repeats; x and torch_outputs: by kind of input;
     close: as the task's `compare` takes it; limit: the largest difference that passes, None where
-    the metric decides.
+    the metric decides; whole: the model's outputs for all of x by LARGE_BATCH, if they are known.
     """
     rows, compare = [], TASKS[model.file.task].compare
     for kind, inputs in x.items():
         for batch, most in ROWS_AT_BATCH.items():
             count = len(inputs) if most is None else min(len(inputs), most)
-            outputs = predict(model, inputs[:count], max(batch, 1))
+            if whole and batch == LARGE_BATCH:
+                outputs = whole[kind]
+            else:
+                outputs = predict(model, inputs[:count], max(batch, 1))
             facts = compare(model, outputs, torch_outputs[kind], count, close)
             passed = facts["finite"] and (limit is None or facts["max_difference"] <= limit)
             row = {**place, "input": kind, "batch": batch, "n": count, **facts}

@@ -47,8 +47,10 @@ def trace_network(
     """Return the graph that torch's exporter makes of a network, unchecked.
 
     inputs: an example of two rows, since with one the exporter takes the batch size for a constant.
-    translations: of operators of our own to functions of onnxscript.
+    translations: of operators of our own to functions of onnxscript. The network's parameters need
+    no gradients afterwards: with them the exporter would prepare the backward pass too.
     """
+    net.requires_grad_(False)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within the exporter; the graph is checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -24,11 +25,15 @@ BATCH = 32
 
 
 def run_graph(
-    graph: onnx.ModelProto, x: np.ndarray, outputs: list[str] | None = None
+    graph: onnx.ModelProto,
+    x: np.ndarray,
+    outputs: list[str] | None = None,
+    *,
+    optimize: bool = True,
 ) -> list[np.ndarray]:
     """Return the named outputs, or the first one, for inputs x (N, ...); onnxruntime on the CPU."""
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None  # onnxruntime does not read it
-    session = open_session(graph.SerializeToString(), "cpu", threads=threads)
+    session = open_session(graph.SerializeToString(), "cpu", threads=threads, optimize=optimize)
     name, outputs = session.get_inputs()[0].name, outputs or [session.get_outputs()[0].name]
     parts = [
         session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])})
@@ -46,6 +51,34 @@ def inner_tensors(graph: onnx.ModelProto, x: np.ndarray, names: list[str]) -> di
         helper.make_empty_tensor_value_info(name) for name in names if name not in existing
     )
     return dict(zip(names, run_graph(copy, x, names), strict=True)) if names else {}
+
+
+def value_ranges(
+    graph: onnx.ModelProto, x: np.ndarray, operators: Sequence[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the least and the largest value (1,) of each float tensor that nodes of these
+    operators read or write, for inputs x (N, ...).
+
+    Shapes must be inferred. The ranges are those of onnxruntime's MinMax calibration, which takes
+    time by the square of the number of nodes to put the same reductions between them.
+    """
+    values = (*graph.graph.value_info, *graph.graph.input, *graph.graph.output)
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats -= {weights.name for weights in graph.graph.initializer}
+    nodes = [node for node in graph.graph.node if node.op_type in operators]
+    names = [name for node in nodes for name in (*node.input, *node.output) if name in floats]
+    names = list(dict.fromkeys(names))
+    copy, outputs = copy_graph(graph), list[str]()
+    for name in names:
+        for reduction in ("ReduceMin", "ReduceMax"):
+            output = f"{name}_{reduction}"
+            copy.graph.node.append(helper.make_node(reduction, [name], [output], output))
+            copy.graph.output.append(helper.make_empty_tensor_value_info(output))
+            outputs.append(output)
+    found = run_graph(copy, x, outputs, optimize=False) if names else []
+    lowest = [np.nanmin(least, keepdims=True).reshape(1) for least in found[::2]]
+    highest = [np.nanmax(largest, keepdims=True).reshape(1) for largest in found[1::2]]
+    return dict(zip(names, zip(lowest, highest, strict=True), strict=True))
 
 
 def copy_graph(graph: onnx.ModelProto) -> onnx.ModelProto:

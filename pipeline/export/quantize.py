@@ -31,6 +31,7 @@ from pipeline.export.graph_analysis import (
     run_graph,
     signal_to_noise,
     signal_to_noise_drops,
+    value_ranges,
 )
 from pipeline.export.tasks import TASKS, ExportTask
 from pipeline.params.schema import ExportCheck, Int8
@@ -175,14 +176,16 @@ def search_int8(
             if 2**k < len(products):
                 yield best.facts["method"], noisiest[: 2**k]
 
-    for method, kept in itertools.islice(settings(), options.tries):
-        graph = quantize_graph(prepared, calibration, method, kept)
-        lost = reference - count(graph)
-        tried.append({"method": method, "kept": len(kept), "lost": round(lost / len(y), 6)})
-        if lost < fewest:
-            best, fewest = Variant("int8", graph, {"method": method, "kept": kept}), lost
-        if lost <= enough:
-            break
+    with tempfile.TemporaryDirectory() as folder:
+        for method, kept in itertools.islice(settings(), options.tries):
+            ranges = Path(folder, f"{method}.json")
+            graph = quantize_graph(prepared, calibration, method, kept, ranges)
+            lost = reference - count(graph)
+            tried.append({"method": method, "kept": len(kept), "lost": round(lost / len(y), 6)})
+            if lost < fewest:
+                best, fewest = Variant("int8", graph, {"method": method, "kept": kept}), lost
+            if lost <= enough:
+                break
     best.facts |= {"lost": round(fewest / len(y), 6), "products": len(products), "tried": tried}
     return best
 
@@ -200,15 +203,22 @@ def rank_by_noise(
 
 
 def quantize_graph(
-    graph: onnx.ModelProto, calibration: np.ndarray, method: str, kept: list[str]
+    graph: onnx.ModelProto,
+    calibration: np.ndarray,
+    method: str,
+    kept: list[str],
+    ranges: Path | None = None,
 ) -> onnx.ModelProto:
     """Return the graph with QDQ pairs: uint8 activations, int8 weights per channel.
 
     kept: names of nodes that stay in fp32, as do those outside the products, and clips that are no
-    range of int8 numbers.
+    range of int8 numbers. ranges: a file that keeps what the calibration finds, for further calls
+    with the same graph and method.
     """
     from onnxruntime import quantization as q
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
+    operators = [*PRODUCTS, *BETWEEN_PRODUCTS]
     name = graph.graph.input[0].name
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
@@ -220,13 +230,17 @@ def quantize_graph(
             return None if rows is None else {name: np.ascontiguousarray(rows)}
 
     with tempfile.TemporaryDirectory() as folder, silence_converters():
-        file = Path(folder, "int8.onnx")
+        file, ranges = Path(folder, "int8.onnx"), ranges or Path(folder, "ranges.json")
+        if method == "MinMax" and not ranges.exists():
+            found = value_ranges(graph, calibration, operators)
+            save_tensors_data(TensorsData(q.CalibrationMethod.MinMax, found), ranges)
         q.quantize_static(
             copy_graph(graph),  # its argument's weights move to a file in a temporary folder
             file,
             Reader(),
+            calibration_cache_path=ranges,
             quant_format=q.QuantFormat.QDQ,
-            op_types_to_quantize=[*PRODUCTS, *BETWEEN_PRODUCTS],
+            op_types_to_quantize=operators,
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,

@@ -178,13 +178,14 @@ def open_session(
     cuda_graph: bool = False,
     engine: Engine = ONNXRUNTIME,
     streams: int = 1,
+    optimize: bool = True,
 ) -> Any:
     """Return an onnxruntime.InferenceSession that runs on the device, or one of another engine.
 
     threads: of one operator; None is onnxruntime's choice, one per physical core. spinning: False
     if several workers share the cores; waiting threads then sleep. cuda_graph: record the first
     bound run and replay it; one shape per session. streams: runs that go on at the same time, which
-    OpenVINO must know beforehand.
+    OpenVINO must know beforehand. optimize: False runs each node as the file has it.
     DeviceError if the device cannot be used, ModelFileError if onnxruntime refuses the model.
     """
     if engine.name == "openvino":
@@ -198,6 +199,8 @@ def open_session(
     options = ort.SessionOptions()
     # Errors alone: its warnings speak of node placement, not of anything the user can do.
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")

@@ -256,6 +256,26 @@ def test_time_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not latency.time_call(lambda: take(1e-4 * next(pauses)), 1, 0.0)["stable"]
 
 
+def test_long_calls_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One to warm up and two windows of three, where they never become stable; short calls are
+    repeated for 12 windows.
+    """
+    now, calls = 0.0, 0
+
+    def grow(seconds: float) -> None:
+        nonlocal now, calls
+        calls += 1
+        now += seconds * 1.1**calls
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    found = latency.time_call(lambda: grow(1.0), 1, 0.3)
+    assert calls == 7 and not found["stable"]
+    assert found["p50_ms"] == pytest.approx(1e3 * (1.1**4 + 1.1**5) / 2)
+    now, calls = 0.0, 0
+    latency.time_call(lambda: grow(1e-3), 1, 0.3)
+    assert now > 1.2
+
+
 def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:
     speeds = {1: 100.0, 8: 300.0, 32: 310.0, 128: 900.0}
     found = latency.sweep_batches(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import calibrate
 
 from pipeline.export import graph_analysis, quantize
 from pipeline.export.tasks import classification
@@ -135,6 +139,48 @@ def test_one_image_ends_the_search(
         prepared, x, (x, y), classification, OPTIONS.updated(tries=2), BUDGET
     )
     assert len(made.facts["tried"]) == tried and made.facts["lost"] == round((299 - right) / 300, 6)
+
+
+def test_ranges_are_those_of_onnxruntimes_calibration(outlier: Case, tmp_path: Path) -> None:
+    """Of the tensors that products and ReLUs read and write, weights left out."""
+    graph, x, _ = outlier
+    prepared = quantize.prepare_graph(graph)
+    onnx.save(prepared, tmp_path / "model.onnx")
+    operators = [*graph_analysis.PRODUCTS, *graph_analysis.BETWEEN_PRODUCTS]
+    theirs = calibrate.MinMaxCalibrater(
+        tmp_path / "model.onnx", operators, str(tmp_path / "augmented.onnx")
+    )
+    theirs.augment_graph()
+    theirs.create_inference_session()
+    batches = iter([{"images": x[:32]}, {"images": x[32:64]}, None])
+    theirs.collect_data(SimpleNamespace(get_next=lambda: next(batches)))
+    expected = {name: data.range_value for name, data in theirs.compute_data().items()}
+    found = graph_analysis.value_ranges(prepared, x[:64], operators)
+    assert {*found} == {*expected} and {"u", "h", "s"} <= {*found}
+    for name, pair in found.items():
+        np.testing.assert_array_equal(pair, expected[name], name, strict=True)
+
+
+@pytest.mark.parametrize("method", ["MinMax", "Entropy"])
+def test_a_method_is_calibrated_once_for_all_tries(
+    outlier: Case, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The second try has no images to calibrate by, and yields what it would with them."""
+    graph, x, y = outlier
+    prepared, calibrated = quantize.prepare_graph(graph), []
+    quantize_graph = quantize.quantize_graph
+
+    def follow(
+        graph: onnx.ModelProto, images: np.ndarray, method: str, kept: list[str], ranges: Path
+    ) -> onnx.ModelProto:
+        calibrated.append(not ranges.exists())
+        return quantize_graph(graph, images if calibrated[-1] else images[:0], method, kept, ranges)
+
+    monkeypatch.setattr(quantize, "quantize_graph", follow)
+    options = OPTIONS.updated(methods=[method])
+    made = quantize.search_int8(prepared, x, (x, y), classification, options, BUDGET)
+    assert calibrated == [True, False] and made.facts["kept"] == ["first"]
+    assert made.graph == quantize_graph(prepared, x[:64], method, ["first"])
 
 
 def test_signal_to_noise_ratio(outlier: Case) -> None:
