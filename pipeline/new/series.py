@@ -200,10 +200,15 @@ def possible_horizons(lengths: Sequence[int], wanted: int, least: int) -> list[i
 
 
 def choose_context(step: Step, season: int, horizon: int, longest: int) -> int:
-    """Return the rows of history: two seasons, and of rows within a day a week, if there are."""
+    """Return the rows of history: two seasons, and of rows within a day a week.
+
+    longest: half of the rows that train. A week is at most half of it: maps of a week are worse
+    than seasonal naive where 19 days train (docs/your-data.md).
+    """
     wanted = max(2 * season, 2 * horizon, SHORT)
-    if step.unit == "seconds" and step.count < DAY:
-        wanted = max(wanted, min(WEEK // step.count, LONG))
+    week = min(WEEK // step.count, LONG)
+    if step.unit == "seconds" and step.count < DAY and 2 * week <= longest:
+        wanted = max(wanted, week)
     wanted = math.ceil(wanted / season) * season
     context = min(wanted, longest)
     return context - context % season if context >= season else context

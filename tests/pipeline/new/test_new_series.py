@@ -269,6 +269,22 @@ def test_the_horizon_is_what_the_file_allows(propose: Callable[..., Entry]) -> N
 
 
 @pytest.mark.parametrize(
+    ("rows", "minutes", "context"),
+    [(1159, 60, 48), (1160, 60, 168), (2399, 15, 192), (2400, 15, 384)],
+)
+def test_a_week_of_history_needs_four_times_as_many_rows(
+    propose: Callable[..., Entry], rows: int, minutes: int, context: int
+) -> None:
+    """By hand: of 1,160 hours train 696, and 672 of them, four weeks, come before a day ahead; of
+    1,159 a row less. Of 2,400 quarter-hours train 1,440, of which 1,344 before a day ahead are four
+    times 336, which are rounded up to four days; of 2,399 a row less. Else it is two days.
+    """
+    times = np.datetime64("2024-01-01T00:00") + minutes * np.arange(rows)
+    entry = propose(table(times, passengers(rows).round(1), header="ds,y"))
+    assert entry.recipe["data"]["context"] == context
+
+
+@pytest.mark.parametrize(
     "rows, windows, context, horizon",
     [
         (24, "6 train, 5 validation, 5 test", 8, 1),  # 14 rows train, which a year would use up
