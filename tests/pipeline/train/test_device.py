@@ -325,6 +325,28 @@ def test_a_nondeterministic_operation_is_named(resolved: Resolve) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_new_tensors_are_filled_until_the_network_is_built(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight that its network has left unset is NaN, each time; no step pays for such fills."""
+    seen: dict[str, bool] = {}
+
+    def spy(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def called(*args: Any, **options: Any) -> Any:
+            seen[name] = bool(torch.empty(1000).isnan().all())
+            return function(*args, **options)
+
+        monkeypatch.setattr(module, name, called)
+
+    spy(loop.network, "build")
+    spy(loop, "optimizer_step")
+    for _ in range(2):
+        fit(resolved(IMAGE_RECIPE, train={"epochs": 1}).updated(deterministic=True))
+        assert seen == {"build": True, "optimizer_step": False}
+
+
 @pytest.mark.slow
 def test_adaptive_pooling_is_refused_before_training_on_a_gpu(resolved: Resolve) -> None:
     """torch's list.
