@@ -142,13 +142,12 @@ def synchronize(on: torch.device) -> None:
         torch.cuda.synchronize(on)
 
 
-def fill_nothing() -> None:
-    """Leave new tensors as they are until their values are written.
+def fill_new_tensors(fill: bool) -> None:
+    """Let torch write NaN into new tensors before their values, where training is repeatable.
 
-    Where repeatable, torch writes NaN into each of them before: a tenth of a step. No number
-    depends on it, unless a network reads `torch.empty`.
+    That is a tenth of a step, and no number depends on it, unless a network reads `torch.empty`.
     """
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def require_repeatable(net: nn.Module, recipe: Training, on: torch.device, label: str) -> None:
@@ -195,14 +194,14 @@ def make_repeatable(recipe: Training) -> None:
     See torch's notes, "Reproducibility". TF32, which rounds the factors of a product to 10 bits, is
     off: evaluation, quantile offsets and the features of heads are computed in float32, as the
     served file computes them. Training steps may use bf16 (train.precision, by autocast). What is
-    not set is NaN until `fill_nothing`, which training calls for a network that is built.
+    not set is NaN, until `fill_new_tensors(False)` once a network is built.
 
     On two threads and on one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s,
     ResNet-20 14 s both: a second core is better used for a second training.
     """
     deterministic = recipe.deterministic
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    fill_new_tensors(True)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_num_threads(recipe.threads)

@@ -71,7 +71,7 @@ def fit(
     device.require_repeatable(net, recipe, on, label)
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
-    device.fill_nothing()  # a weight that its network has left unset was NaN up to here
+    device.fill_new_tensors(False)  # a weight that its network has left unset was NaN up to here
     if train.start == "closed_form":
         forecasting.solve(net, source, train)
     optimizer = optimizer_of(recipe, net)
