@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pipeline.data.dataset import spread
 from pipeline.explain.activations import (
+    BATCH,
+    capture_maps,
     capture_output,
     find_map_stages,
     is_bounded,
@@ -107,8 +109,7 @@ def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
     stages = select_evenly(stages, STAGES + 1)[-STAGES:]
     units, best, activations = [], [], []
     selections: dict[str, Tensor] = {}
-    for stage in stages:
-        means = mean_activations(net, stage, pool)  # (N, C)
+    for stage, means in mean_activations(net, stages, pool).items():
         selected = means.std(0).argsort(descending=True)[:UNITS]  # no dead units among them
         selections[stage] = selected
         units += [(stage, int(unit)) for unit in selected]
@@ -345,6 +346,10 @@ def decay_blur_clip(mean: Tensor) -> Callable[[Tensor, Tensor, int], Tensor]:
 
 
 @torch.no_grad()
-def mean_activations(net: Classifier, layer: str, images: Tensor) -> Tensor:
-    """Return the mean of each of a layer's maps, (N, C)."""
-    return torch.cat([capture_output(net, batch, layer).mean((2, 3)) for batch in images.split(32)])
+def mean_activations(net: Classifier, layers: list[str], images: Tensor) -> dict[str, Tensor]:
+    """Return the mean of each map of each layer, (N, C), by the layer's name."""
+    batches = [
+        [maps.mean((2, 3)) for maps in capture_maps(net, batch, layers)]
+        for batch in images.split(BATCH)
+    ]
+    return {name: torch.cat(means) for name, *means in zip(layers, *batches, strict=True)}

@@ -16,6 +16,7 @@ from convline.colours import BLUE, GREEN, INK, ORANGE
 from torch import Tensor
 
 from pipeline.data.dataset import spread
+from pipeline.explain.activations import BATCH
 from pipeline.explain.image_grid import round_levels, to_tensor, to_uint8
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
@@ -51,7 +52,7 @@ def make_section(subject: Subject) -> Section | None:
 @torch.no_grad()
 def predict_torch(net: Classifier, x: Tensor) -> np.ndarray:
     """Return the network's probabilities (N, K) for images (N, C, H, W) in grey levels."""
-    return net.logits(x).softmax(1).numpy()
+    return torch.cat([net.logits(batch).softmax(1) for batch in x.split(BATCH)]).numpy()
 
 
 def predict_file(subject: Subject, x: Tensor) -> np.ndarray:
@@ -69,20 +70,22 @@ def measure_accuracy(
     noisy = [round_levels(x + limit * signs) for limit in LIMITS]
     changed = {"FGSM": fgsm(net, x, y), "PGD": attacked, "noise": noisy}
     classes = y.numpy()
-    # whether a prediction is right, (levels, N)
+
+    def right(probabilities: np.ndarray) -> np.ndarray:
+        return np.asarray(probabilities.argmax(1).reshape(len(LIMITS), -1) == classes)
+
+    # whether a prediction is right, (levels, N); all levels at once: a few images are slow
     of_file = {
-        kind: np.stack([predict_file(subject, z).argmax(1) == classes for z in images])
-        for kind, images in changed.items()
+        kind: right(predict_file(subject, torch.cat(images))) for kind, images in changed.items()
     }
     of_torch = {
-        kind: np.stack([predict_torch(net, z).argmax(1) == classes for z in changed[kind]])
-        for kind in ("FGSM", "PGD")
+        kind: right(predict_torch(net, torch.cat(changed[kind]))) for kind in ("FGSM", "PGD")
     }
-    accuracy = {kind: right.mean(1) for kind, right in of_file.items()}
+    accuracy = {kind: rows.mean(1) for kind, rows in of_file.items()}
     # only what was right before the attack can be fooled
     before = of_torch["PGD"][0] & of_file["PGD"][0]
     fooled_torch, fooled_file = (
-        before & ~np.stack([right["FGSM"], right["PGD"]]) for right in (of_torch, of_file)
+        before & ~np.stack([of["FGSM"], of["PGD"]]) for of in (of_torch, of_file)
     )
     transfer = float(fooled_file[fooled_torch].mean()) if fooled_torch.any() else None
     section.facts |= {"attacked": len(x), "levels": list(LIMITS), "transfer": transfer}
@@ -110,8 +113,8 @@ def measure_accuracy(
         axis = axes[0, 0]
         for kind, values in accuracy.items():
             axis.plot(places, 100 * values, color=COLOURS[kind], label=kind)
-        for kind, right in of_torch.items():
-            axis.plot(places, 100 * right.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
+        for kind, rows in of_torch.items():
+            axis.plot(places, 100 * rows.mean(1), "o", color=COLOURS[kind], mfc="none", ms=5)
         axis.plot([], [], "o", color=INK, mfc="none", ms=5, label="torch")
         axis.set(xlabel="largest change in grey levels", ylabel="accuracy, %", ylim=(-4, 104))
         axis.set_xticks(places, [str(limit) for limit in LIMITS])
@@ -128,7 +131,8 @@ def draw_smallest_changes(
     subject, x, y = section.subject, x[rows], y[rows]
     before, by_deepfool = predict_file(subject, x), deepfool(net, x, y)
     by_limit = torch.stack([images[rows] for images in attacked])  # (limits, N, C, H, W)
-    fooled = np.stack([predict_torch(net, z).argmax(1) != y.numpy() for z in by_limit])
+    predicted = predict_torch(net, by_limit.flatten(0, 1)).argmax(1)
+    fooled = predicted.reshape(len(LIMITS), -1) != y.numpy()
     limit_rows = np.where(fooled.any(0), fooled.argmax(0), len(LIMITS) - 1)
     by_pgd = by_limit[limit_rows, range(len(rows))]
     length = float((by_deepfool - x).flatten(1).norm(dim=1).median())

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from convline.colours import GREY
 from torch import Tensor
 
-from pipeline.explain.activations import Layer, capture_maps, find_layers, select_evenly
+from pipeline.explain.activations import BATCH, Layer, capture_maps, find_layers, select_evenly
 from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.sections import Section, require_finite
 from pipeline.explain.subject import Subject
@@ -82,23 +82,29 @@ def make_section(subject: Subject) -> Section | None:
 def relative_distances(
     net: Classifier, images: Tensor, layers: list[Layer]
 ) -> dict[str, np.ndarray]:
-    """Return the relative distances (layers + 1, values) of layers and logits by change."""
+    """Return the relative distances (layers + 1, values) of layers and logits by change.
+
+    Several changes share a batch: a network is slow on a few images.
+    """
     features = flat_features(net, images, layers)
     units = [torch.pdist(rows).mean().clamp_min(1e-12) for rows in features]
-
-    def distances(change: Change) -> list[float]:
-        changed = features
-        if change != IDENTITY:
-            changed = flat_features(net, transform(images, *change), layers)
-        return [
-            float((a - b).norm(dim=1).mean() / unit)
-            for a, b, unit in zip(features, changed, units, strict=True)
-        ]
-
-    return {
-        name: np.array([distances(to_change(value)) for value in values]).T
+    by_name = {
+        name: [to_change(value) for value in values]
         for name, (to_change, values) in CHANGES.items()
     }
+    changes = [change for row in by_name.values() for change in row if change != IDENTITY]
+    found: dict[Change, list[float]] = {IDENTITY: [0.0] * len(features)}
+    at_once = max(1, BATCH // len(images))
+    for first in range(0, len(changes), at_once):
+        some = changes[first : first + at_once]
+        x = torch.cat([transform(images, *change) for change in some])
+        changed = [rows.chunk(len(some)) for rows in flat_features(net, x, layers)]
+        for change, parts in zip(some, zip(*changed, strict=True), strict=True):
+            found[change] = [
+                float((a - b).norm(dim=1).mean() / unit)
+                for a, b, unit in zip(features, parts, units, strict=True)
+            ]
+    return {name: np.array([found[change] for change in row]).T for name, row in by_name.items()}
 
 
 @torch.no_grad()

@@ -236,13 +236,24 @@ def draw_patches(
             pixels = facts[layer.name]["pixels"]
             for axis in line:
                 axis.set_axis_off()
-            for k, unit in enumerate(peaks.selective_units()[:UNITS]):
-                best = peaks.top_images()[:, unit]
-                rows, columns = peaks.rows[best, unit], peaks.columns[best, unit]
-                places = np.stack([np.full(len(best), unit), rows, columns])
-                back = project_back(net, to_tensor(images[best]), layer.module, places)
-                require_finite(back, f"a projection of {layer.name}")
-                back = average_blocks(back, min(pixels or side, side) // TILE_PX)
+            selected = peaks.selective_units()[:UNITS]
+            if not len(selected):
+                continue
+            tops = peaks.top_images()[:, selected]  # (TOP, units)
+            places = np.stack([
+                np.broadcast_to(selected, tops.shape),
+                peaks.rows[tops, selected],
+                peaks.columns[tops, selected],
+            ])  # fmt: skip
+            # all units of a layer in one batch: a network is slow on a few images
+            backs = project_back(
+                net, to_tensor(images[tops.ravel()]), layer.module, places.reshape(3, -1)
+            )
+            require_finite(backs, f"a projection of {layer.name}")
+            backs = backs.reshape(*tops.shape, *backs.shape[1:])
+            for k, unit in enumerate(selected):
+                best, (_, rows, columns) = tops[:, k], places[..., k]
+                back = average_blocks(backs[:, k], min(pixels or side, side) // TILE_PX)
                 photos, projections = (
                     crop_to_fields(tiles, fields, rows, columns)
                     for tiles in (

@@ -163,6 +163,35 @@ def test_units_in_one_batch_have_the_values_of_each_image_alone(
             assert float(note) == pytest.approx(expected, abs=0.006)
 
 
+def test_a_stage_runs_the_images_of_its_own_units_alone(
+    digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images of all methods are 5 times 6: half of them belong to units of the last stage, and
+    the other half need not reach it.
+    """
+    made = Recorded(digits, monkeypatch)
+    ran: list[tuple[str, int]] = []
+    for name in find_map_stages(made.net, digits[:1]):
+        made.net.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: ran.append((short_name(name), len(output)))
+        )
+    maximise = made.maximise
+
+    def alone(*inputs: Any) -> list[torch.Tensor]:
+        ran.clear()
+        images = maximise(*inputs)
+        counted.extend(ran)
+        return images
+
+    counted: list[tuple[str, int]] = []
+    monkeypatch.setattr(activation_maximization, "maximise", alone)
+    activation_maximization.maximise_units(made, made.net, digits)
+    units = [note.split(",\nunit ")[0] for note in made.notes[activation_maximization.TRAINING]]
+    first, last = dict.fromkeys(units)
+    assert [rows for name, rows in counted if name == last] == [5 * units.count(last)]
+    assert [rows for name, rows in counted if name == first] == [5 * 3, 5 * 3]
+
+
 def test_classes_in_one_batch_have_the_values_of_each_image_alone(
     digits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
