@@ -154,6 +154,7 @@ def main(recipes: tuple[str, ...], seconds: float) -> None:
             name: params.in_environment(every, recipe) for name, recipe in every.models.items()
         }
         device.make_repeatable(next(iter(models.values())))
+        device.fill_new_tensors(False)  # as in all steps of a training but the first
         where = f"{host.processor()}; {device.describe(on)}, CPU threads {every.threads}; torch {torch.__version__}"
         click.echo(f"{where}\n{HEADING}")
         images = {

@@ -181,6 +181,7 @@ def speed_of(variants: dict[str, Any]) -> dict[str, Any]:
             "way": "arrays",
             "batch": 1,
             "threads": 2,
+            "stable": True,
             "p50_ms": 0.123 / k,
             "p90_ms": 0.2,
             "p99_ms": 0.3,

@@ -206,6 +206,7 @@ def prepared(
     batch = batch_of(shape, reduced)
     recipe = recipe_of(arch, batch)
     device.make_repeatable(recipe)
+    device.fill_new_tensors(False)  # as in all steps of a training but the first
     if on.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(on)

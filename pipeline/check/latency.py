@@ -140,12 +140,13 @@ def time_call(call: Callable[[], object], samples: int, seconds: float) -> Row:
     After a warm-up the call is repeated in windows of a third of `seconds`, until the medians of
     two successive windows agree (`stable`), for MAX_WINDOWS at most. The figures are of the last
     two. Of calls that are longer than a window each holds MIN_RUNS, and no third one begins after
-    the time that MAX_WINDOWS of short calls take; one that takes `seconds` is warm after one run.
+    the time that MAX_WINDOWS of short calls take; they are warm after two runs, of which the first
+    may build an engine.
     """
-    begin = time.perf_counter()
-    for _ in range(WARM_UP_RUNS):
+    for k in range(WARM_UP_RUNS):
+        begin = time.perf_counter()
         call()
-        if time.perf_counter() - begin > seconds:
+        if k and time.perf_counter() - begin > seconds:
             break
     windows: list[list[float]] = []
     stable, last_begin = False, time.perf_counter() + MAX_WINDOWS * seconds / 3

@@ -47,13 +47,14 @@ def trace_network(
     """Return the graph that torch's exporter makes of a network, unchecked.
 
     inputs: an example of two rows, since with one the exporter takes the batch size for a constant.
-    translations: of operators of our own to functions of onnxscript. The network's parameters need
-    no gradients afterwards: with them the exporter would prepare the backward pass too.
+    translations: of operators of our own to functions of onnxscript.
     """
-    net.requires_grad_(False)
+    trainable = [weights for weights in net.parameters() if weights.requires_grad]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within the exporter; the graph is checked
+        for weights in trainable:  # else the exporter prepares the backward pass too
+            weights.requires_grad_(False)
         try:
             program = torch.onnx.export(
                 net,
@@ -71,6 +72,9 @@ def trace_network(
             raise StageError(
                 f"export: the exporter cannot trace {what}; change the network's code"
             ) from error
+        finally:
+            for weights in trainable:
+                weights.requires_grad_(True)
     assert program is not None  # None only with dynamo=False
     return remove_source_notes(program.model_proto)
 

@@ -281,7 +281,8 @@ def speed_row(row: dict[str, Any]) -> list[Any]:
     return [
         device_name(row["device"]),
         *[row[key] for key in ("variant", "way", "batch", "threads")],
-        *[format_number(row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")],
+        format_number(row["p50_ms"]) + ("" if row["stable"] else ", unsettled"),
+        *[format_number(row[key]) for key in ("p90_ms", "p99_ms")],
         f"{row['per_second']:,.0f}",
         f"{format_with_prefix(row['ops_per_second'])}op/s",
         f"{100 * row['share_of_limit']:.1f} %",

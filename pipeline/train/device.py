@@ -145,7 +145,8 @@ def synchronize(on: torch.device) -> None:
 def fill_new_tensors(fill: bool) -> None:
     """Let torch write NaN into new tensors before their values, where training is repeatable.
 
-    That is a tenth of a step, and no number depends on it, unless a network reads `torch.empty`.
+    That is up to a tenth of a step, and no number depends on it, unless a network reads what it
+    left unset; then its loss is NaN.
     """
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
@@ -194,7 +195,7 @@ def make_repeatable(recipe: Training) -> None:
     See torch's notes, "Reproducibility". TF32, which rounds the factors of a product to 10 bits, is
     off: evaluation, quantile offsets and the features of heads are computed in float32, as the
     served file computes them. Training steps may use bf16 (train.precision, by autocast). What is
-    not set is NaN, until `fill_new_tensors(False)` once a network is built.
+    not set is NaN, until `fill_new_tensors(False)` after a training's first step.
 
     On two threads and on one, three epochs take LeNet-5 1.55 and .94 s, DenseNet-121 46 and 30 s,
     ResNet-20 14 s both: a second core is better used for a second training.

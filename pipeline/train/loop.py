@@ -71,7 +71,6 @@ def fit(
     device.require_repeatable(net, recipe, on, label)
     pretrained.load_start_weights(net, recipe, source.about.get("labels", []), base)
     net = device.place(net, on)
-    device.fill_new_tensors(False)  # a weight that its network has left unset was NaN up to here
     if train.start == "closed_form":
         forecasting.solve(net, source, train)
     optimizer = optimizer_of(recipe, net)
@@ -300,6 +299,7 @@ def take_steps(
         x, y = mix(*change(x, y, len(order[i]), parts[i - first] if fitting.in_memory else None))
         weight = len(x) * distributed.size() / len(order[i])
         sums.add(*optimizer_step(recipe, net, optimizer, x, y, minimise, weight), len(x))
+        device.fill_new_tensors(False)  # after one step: does the network read what it left unset?
         if average:
             averaging.update(average, net, train.ema, epoch * len(order) + i)
         bar.update()

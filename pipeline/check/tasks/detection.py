@@ -18,7 +18,7 @@ from pipeline.evaluate.detection import drawn_precision, measure_detection
 from pipeline.evaluate.metrics import compare_with_constant
 
 NAMED = 5  # finds at the edge, at most
-PAIRS_A_SWAP = 100  # pairs of finds, for each that may be of two boxes
+PAIRS_A_TIE = 100  # pairs of finds, for each that may be of two boxes
 BEYOND = "{count} finds are on one side alone, or another box: at the edge of a threshold, or equal"
 
 
@@ -32,8 +32,8 @@ def compare(
     shows finds, where rounding may change which of two boxes suppresses the other. The threshold is
     torch's lowest score, for the network's own is not in the file; the edge is as wide as the file
     may differ from torch. Boxes differ in shares of the image's longer side. A find that only one
-    side has for no such reason is a difference of 1. One pair in a hundred may be farther apart
-    than the largest difference: of two boxes with equal scores, rounding decides which is kept.
+    side has for no such reason is a difference of 1. Of a hundred pairs one may be of two boxes
+    with the same score, of which rounding decides which is kept; it is no difference then.
     """
     require_shapes(outputs, expected, count)
     assert isinstance(model, Detector)
@@ -49,15 +49,17 @@ def compare(
             named, gap = [*gap.edge, *gap.lost], shown
         found.append(gap)
         edge += [f"image {row}{name.removeprefix('image 0')}" for name in named]
-    gaps = sorted(apart for gap in found for apart in gap.gaps)
-    most = gaps[-1 - len(gaps) // PAIRS_A_SWAP] if gaps else 0.0
-    edge += [
-        f"image {row}: another box or score, {apart:.4f} apart"
+    ties = [
+        (boxes, scores, row)
         for row, gap in enumerate(found)
-        for apart in gap.gaps
-        if apart > max(most, close)
+        for boxes, scores in gap.pairs
+        if scores <= close < boxes
     ]
-    differences = np.array([1.0 if gap.lost else min(gap.difference, most) for gap in found])
+    allowed = sum(len(gap.pairs) for gap in found) // PAIRS_A_TIE
+    for boxes, scores, row in sorted(ties, reverse=True)[:allowed]:
+        found[row].pairs.remove((boxes, scores))
+        edge.insert(0, f"image {row}: another box of the same score, {boxes:.4f} apart")
+    differences = np.array([gap.difference for gap in found])
     largest = float(differences.max(initial=0.0))
     return {
         "finite": all(bool(np.isfinite(one).all()) for one in outputs),

@@ -32,14 +32,14 @@ class Finds:
 class FindsGap:
     """How the finds of two runs of one detector differ."""
 
-    gaps: list[float]  # of each matched pair: of scores, and of boxes in shares of the longer side
+    pairs: list[tuple[float, float]]  # their gaps: of boxes in shares of the longer side, of scores
     edge: list[str]  # finds of one run whose score lies at the threshold
     lost: list[str]  # other finds of one run alone
 
     @property
     def difference(self) -> float:
         """The largest gap; 1 where a find is lost."""
-        return 1.0 if self.lost else max(self.gaps, default=0.0)
+        return 1.0 if self.lost else max(map(max, self.pairs), default=0.0)
 
 
 class Detector(ImageModel[Finds]):
@@ -151,7 +151,7 @@ def compare_finds(
     such a partner is lost, unless its score is within `close` of where the other run cuts its own:
     at `min_score`, or at the last of K finds.
     """
-    gaps, edge, lost = list[float](), list[str](), list[str]()
+    gaps, edge, lost = list[tuple[float, float]](), list[str](), list[str]()
     for image, most in enumerate([len(scores) for scores in expected[2]]):
         ours, theirs = (_valid(outputs, image) for outputs in (found, expected))
         pairs, ours_alone, theirs_alone = _match(ours, theirs)
@@ -159,7 +159,7 @@ def compare_finds(
             if max(one.score, other.score) < min_score:
                 continue
             apart = float(np.abs(one.box - other.box).max()) / longer_side
-            gaps.append(max(apart, abs(one.score - other.score)))
+            gaps.append((apart, abs(one.score - other.score)))
             if min(one.score, other.score) < min_score:
                 edge.append(f"image {image}: scores {one.score:.4f} and {other.score:.4f}")
         for alone, others in ((ours_alone, theirs), (theirs_alone, ours)):
