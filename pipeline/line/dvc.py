@@ -2,7 +2,8 @@
 
 DVC reads dvc.yaml, params.yaml and dvc.lock anew for each target, and parses and rewrites the whole
 of dvc.lock after each stage. Here they are read once for all targets, and a stage's part of
-dvc.lock is written into the text. The content and the bytes are DVC's own.
+dvc.lock is written into the text. The content is DVC's own, and so are the bytes, but for text of
+several lines and for None, which is written as null.
 
     python -m pipeline.line.dvc repro ...
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
 import sys
 from collections import OrderedDict
@@ -26,9 +28,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
 RETRY_S = 0.02  # until a lock that another command holds is tried again; DVC waits .5 s
+TRIES = 6  # DVC's own, after which it gives up without --wait-for-lock
 HEAD = "schema: '2.0'\nstages:\n"
-STAGES_ALONE = re.compile(re.escape(HEAD) + r"(  .*\n|\n)*")  # and no data sets
 KEY = re.compile(r"  [A-Za-z_][\w@.-]*:\n", re.ASCII)  # of a stage whose name needs no quotes
+# No data sets, and no names in quotes or comments beside the names: they are not found as keys.
+STAGES_ALONE = re.compile(rf"{re.escape(HEAD)}({KEY.pattern}|    .*\n|\n)*", re.ASCII)
 NEXT_KEY = re.compile(r"^  \S", re.M)
 
 
@@ -62,7 +66,9 @@ def dump_parts(self: dvcfile.Lockfile, stages: Sequence[Any], **how: Any) -> Non
     for part in parts:
         text = replace_part(text, part)
     if text != before:
-        path.write_text(text, encoding="utf-8")
+        new = path.with_name(f"{path.name}.part")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)  # a command that ends here leaves no half of a file
         self.repo.scm_context.track_file(self.relpath)
 
 
@@ -88,9 +94,8 @@ def replace_part(text: str, part: str) -> str:
 
 
 if __name__ == "__main__":
-    lock.DEFAULT_TIMEOUT = (
-        6 * RETRY_S
-    )  # DVC tries six times in it, or with --wait-for-lock for ever
+    if "--wait-for-lock" in sys.argv:
+        lock.DEFAULT_TIMEOUT = TRIES * RETRY_S
     reproduce.collect_stages = collect_at_once
     dvcfile.Lockfile.dump_stages = dump_parts
     sys.exit(main(sys.argv[1:]))

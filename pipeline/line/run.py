@@ -5,7 +5,7 @@ out. Of each group of entries the stages that train them run side by side (paral
 check of each in turn, since it measures latency, then package and infer of two at once. The
 explanations and the studies are part of the second group. Prints a line for each stage when it has
 ended, with the number of stages that are done and that will run in all. DVC's own messages are left
-out, but for its errors.
+out, but for its errors. A last line says where files changed meanwhile.
 
     python -m pipeline.line.run [ENTRY ...]
 """
@@ -228,6 +228,11 @@ def main() -> None:
         )
     seconds = time.monotonic() - start
     print(f"{len(output.done)} stages ran in {seconds // 60:.0f} min {seconds % 60:.0f} s")
+    if changed := planned_stages():
+        print(
+            f"files have changed meanwhile, and {len(changed)} stages at most: run `make` again",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def repro(target: str) -> None:
     """Run the stages that a target of DVC needs; exit with DVC's code where one fails."""
     folder = str(Path(sys.executable).parent)  # the stages call `python`
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [sys.executable, "-m", "pipeline.line.dvc", "repro", target]
+    command = [sys.executable, "-m", "pipeline.line.dvc", "--wait-for-lock", "repro", target]
     # Stages write to stderr, and so does DVC where it fails; the rest is DVC's own log.
     done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:

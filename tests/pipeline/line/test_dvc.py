@@ -1,8 +1,10 @@
 """`pipeline.line.dvc` writes DVC's own lock file, a stage at a time."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dvc import dvcfile
@@ -15,12 +17,19 @@ from pipeline.line import dvc
 STAGES = """
 stages:
   copy:
-    foreach: {'one': first, 'two é': '2e1', 'three': 'a\\n b'}
+    foreach: {'one': first, 'two é': '2e1', 'three': 'a: b'}
     do: {cmd: 'echo "${item}" > "${key}.txt"', outs: ['${key}.txt'], params: [params.yaml: [numbers, lr]]}
   one:
     cmd: touch one
     deps: [params.yaml]
     outs: [one]
+"""
+UNUSUAL = """
+stages:
+  unusual:
+    cmd: "echo 'a: é' > two\\n  echo c >> two\\n"
+    params: [params.yaml: [nothing, lr]]
+    outs: [two]
 """
 
 
@@ -42,27 +51,94 @@ def test_each_part_of_the_lock_file_of_the_line_is_written_as_it_is(tmp_path: Pa
     assert written == text
 
 
-def test_dvc_itself_writes_that_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stages", [STAGES, UNUSUAL])
+def test_dvc_itself_writes_that_lock_file(
+    stages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twice: stages that are added to a lock file, and that are changed in it. The name of one
-    needs quotes, and one has a command of two lines.
+    needs quotes. A command of several lines and None are equal as they are read, not in bytes.
     """
-    text = []
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    files = []
     for module in ("dvc", "pipeline.line.dvc"):
         folder = tmp_path / module
         folder.mkdir()
-        (folder / "dvc.yaml").write_text(STAGES, encoding="utf-8")
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        (folder / "dvc.yaml").write_text(stages, encoding="utf-8")
         for words, lr in (
             (("init", "--no-scm", "--quiet"), 1),
             (("repro",), 1e-5),
             (("repro",), 2),
         ):
-            (folder / "params.yaml").write_text(f"numbers: [1, 2.5, yes, '3']\nlr: {lr}\n")
+            (folder / "params.yaml").write_text(
+                f"numbers: [1, 2.5, yes, '3']\nlr: {lr}\nnothing:\n"
+            )
             subprocess.run(
                 [sys.executable, "-m", module, *words], cwd=folder, check=True, capture_output=True
             )
-        text.append((folder / "dvc.lock").read_text(encoding="utf-8"))
-    assert text[0] == text[1] and "2e1" in text[0]
+        files.append(folder / "dvc.lock")
+    text = [file.read_text(encoding="utf-8") for file in files]
+    content = [serialize.load_yaml(file) for file in files]
+    assert content[0] == content[1] and (text[0] == text[1]) == (stages == STAGES)
+    if stages == STAGES:
+        assert "2e1" in text[0]
+    else:
+        stage = content[1]["stages"]["unusual"]
+        assert stage["cmd"] == "echo 'a: é' > two\n  echo c >> two\n"
+        assert stage["params"] == {"params.yaml": {"nothing": None, "lr": 2}}
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        '  "train@x":\n    cmd: old\n',
+        "  train@x: # the best\n    cmd: old\n",
+        "  train@x:\n  # the best\n    cmd: old\n",
+    ],
+)
+def test_dvc_writes_into_a_file_that_was_edited(
+    stages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name in quotes, and comments beside a name; the reader refuses a key that is there twice."""
+    file = tmp_path / "dvc.lock"
+    file.write_text(dvc.HEAD + stages + "  other:\n    cmd: kept\n")
+    write(file, monkeypatch)
+    assert serialize.load_yaml(file)["stages"] == {
+        "train@x": {"cmd": "new"},
+        "other": {"cmd": "kept"},
+    }
+
+
+def test_a_failure_to_write_leaves_the_lock_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a limit on the size of files, which stops the writer in the middle of one."""
+    file = tmp_path / "dvc.lock"
+    before = dvc.HEAD + "  train@x:\n    cmd: old\n"
+    file.write_text(before)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(file, monkeypatch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_text() == before
+    write(file, monkeypatch)
+    assert file.read_text() == before.replace("old", "new")
+
+
+@pytest.mark.parametrize(("words", "seconds"), [([], "3"), (["--wait-for-lock"], "0.12")])
+def test_only_who_waits_for_a_lock_tries_more_often(words: list[str], seconds: str) -> None:
+    """Others would give up sooner than with DVC, which takes its timeout for six tries."""
+    code = """
+import runpy, sys
+from dvc import cli, lock
+cli.main = lambda words: print(lock.DEFAULT_TIMEOUT)
+runpy.run_module("pipeline.line.dvc", run_name="__main__", alter_sys=True)
+"""
+    command = [sys.executable, "-c", code, *words, "repro", "one"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{seconds}\n"
 
 
 def test_targets_are_found_in_files_that_are_read_once(
@@ -84,3 +160,12 @@ def test_targets_are_found_in_files_that_are_read_once(
             assert len(read) == 1
             read.clear()
         assert len(reproduce.collect_stages(repo, ["one", "copy@three"])) == len(read) == 2
+
+
+def write(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a stage train@x into a lock file; its content is {"cmd": "new"}."""
+    monkeypatch.setattr(dvc.serialize, "to_lockfile", lambda stage: {stage.name: {"cmd": "new"}})
+    scm = SimpleNamespace(track_file=lambda path: None)
+    repo = SimpleNamespace(fs=None, scm_context=scm)
+    lock_file = SimpleNamespace(path=str(file), relpath=file.name, repo=repo)
+    dvc.dump_parts(lock_file, [SimpleNamespace(name="train@x")])

@@ -60,7 +60,7 @@ def stand_in(
     tool, log = tmp_path / "dvc.py", tmp_path / "log"
     names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
     stages = ("data", "train", "export", "explain", "check", "infer")
-    planned = {f"{stage}@{name}" for stage in stages for name in names} | {"wheel", "report"}
+    planned = [f"{stage}@{name}" for stage in stages for name in names] + ["wheel"]
     loaded = replace(every, line=names, line_studies=[])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "DVC", [sys.executable, str(tool)])
@@ -71,11 +71,14 @@ def stand_in(
         without: tuple[str, ...] = (),
         meet: tuple[str, ...] = (),
         first: tuple[str, ...] = (),
+        rest: tuple[str, ...] = ("report",),
+        changed: tuple[str, ...] = (),
     ) -> list[tuple[float, float, str]]:
         values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; MEET = {meet}\n"
         tool.write_text(values + TOOL)
         monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
-        monkeypatch.setattr(run, "planned_stages", lambda: planned - set(without))
+        plans = iter([[stage for stage in [*planned, *rest] if stage not in without], [*changed]])
+        monkeypatch.setattr(run, "planned_stages", lambda: next(plans))
         monkeypatch.setattr(sys, "argv", ["run", *first])
         run.main()
         rows = map(str.split, log.read_text().splitlines()[1:])
@@ -143,6 +146,31 @@ def test_each_stage_is_a_line_with_the_count_of_those_that_will_run(
     assert [(line[:8].rjust(8), stage_of_line(line[10:])) for line in lines] == [
         (count.rjust(8), stage) for count, stage in zip(counts, stages, strict=True)
     ]
+
+
+def test_what_no_job_runs_comes_last_each_after_those_that_it_depends_on(
+    stand_in: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one command, in the order of the plan."""
+    monkeypatch.setenv("JOBS", "2")
+    rest = ("tables", "report", "index", "archive")
+    rows = stand_in(rest=rest)
+    assert rows[-1][2] == ",".join(rest) and rows[-1][0] >= max(row[1] for row in rows[:-1])
+
+
+@pytest.mark.parametrize("changed", [(), ("train@lenet5-digits", "report")])
+def test_what_has_changed_meanwhile_is_said_at_the_end(
+    changed: tuple[str, ...],
+    stand_in: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the plan that is made once more after the line."""
+    monkeypatch.setenv("JOBS", "2")
+    stand_in(changed=changed)
+    last = capsys.readouterr().err.splitlines()[-1]
+    sentence = "files have changed meanwhile, and 2 stages at most: run `make` again"
+    assert last == sentence if changed else last.endswith("| report  0.3 s  well done")
 
 
 def test_a_failure_says_which_stage_why_and_what_is_done(

@@ -106,7 +106,7 @@ def test_run_calls_dvc_with_this_python(place: Path, monkeypatch: pytest.MonkeyP
         call("pets", "--images", folder, "--run")
     here = str(Path(sys.executable).parent)
     assert ended.value.code == 3 and calls == [
-        (["-m", "pipeline.line.dvc", "repro", "infer@pets"], here)
+        (["-m", "pipeline.line.dvc", "--wait-for-lock", "repro", "infer@pets"], here)
     ]
 
 
