@@ -27,7 +27,7 @@ stages:
 UNUSUAL = """
 stages:
   unusual:
-    cmd: "echo 'a: é' > two\\n  echo c >> two\\n"
+    cmd: "echo 'a: é' > two\\necho c >> two"
     params: [params.yaml: [nothing, lr]]
     outs: [two]
 """
@@ -83,7 +83,7 @@ def test_dvc_itself_writes_that_lock_file(
         assert "2e1" in text[0]
     else:
         stage = content[1]["stages"]["unusual"]
-        assert stage["cmd"] == "echo 'a: é' > two\n  echo c >> two\n"
+        assert stage["cmd"] == "echo 'a: é' > two\necho c >> two"
         assert stage["params"] == {"params.yaml": {"nothing": None, "lr": 2}}
 
 
