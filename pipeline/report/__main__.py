@@ -15,24 +15,39 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
+from convline.jobs.pool import start_worker
+
+from pipeline.core.errors import StageError
 from pipeline.core.stage import run, stage_line
 from pipeline.params import load as params
 from pipeline.report.pages import build_report, update_docs
 
 
-def processes() -> ProcessPoolExecutor:
-    """Return one process for each core, which Ctrl-C leaves to end its part of the report.
+def in_processes(work: Callable[[Any], object], parts: Sequence[Any]) -> Iterator[object]:
+    """Yield work(part) of each part, in order, from a process for each core; from this one where
+    that would be one.
 
-    They are forked before vl_convert has started threads, which a fork would not have.
+    They are forked before vl_convert has started threads, which a fork would not have. Raises
+    StageError where one of them is killed.
     """
-    fork, cores = multiprocessing.get_context("fork"), len(os.sched_getaffinity(0))
-    ignore_interrupt = signal.SIGINT, signal.SIG_IGN
-    return ProcessPoolExecutor(cores, fork, initializer=signal.signal, initargs=ignore_interrupt)
+    count = min(len(parts), len(os.sched_getaffinity(0)))
+    if count <= 1:
+        yield from map(work, parts)
+        return
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(count, fork, initializer=start_worker) as pool:
+        try:
+            yield from pool.map(work, parts)
+        except BrokenProcessPool:
+            what = "a process that writes pages was ended by a signal (out of memory?)"
+            raise StageError(f"report: {what}; free some memory, and run it again") from None
 
 
 def main() -> None:
@@ -40,8 +55,8 @@ def main() -> None:
         return update_docs(Path())
     with stage_line("report") as summarize:
         line = params.load()
-        with processes() as pool:
-            page = build_report(line.line, line.models, line.studies, Path(), line.size, pool.map)
+        entries = line.line, line.models, line.studies
+        page = build_report(*entries, Path(), line.size, in_processes)
         summarize(f"{len(line.line)} entries: {page}")
 
 

@@ -190,10 +190,13 @@ def page_writer(site: Path, made: str = "") -> Callable[[str, str, dict[str, Any
     def write(kind: str, name: str, context: dict[str, Any]) -> None:
         html = pages.get_template(f"{kind}.html.j2").render(page=name, **context)
         path = site / f"{name}.html"
-        if path.exists():
+        try:  # another process may write a page now, so none is looked for before
+            with path.open("x", encoding="utf-8") as file:
+                file.write(html)
+        except FileExistsError:
             where = "pipeline/params/schema/recipes.py RESERVED"
-            raise StageError(f"report: two pages are named {path.name}; add {name!r} to {where}")
-        path.write_text(html, encoding="utf-8")
+            what = f"two pages are named {path.name}; add {name!r} to {where}"
+            raise StageError(f"report: {what}") from None
 
     return write
 

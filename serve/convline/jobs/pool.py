@@ -120,10 +120,18 @@ def can_fork() -> bool:
 
 def _initialize_process(initializer: Callable[..., object] = lambda: None, *arguments: Any) -> None:
     # Ctrl-C reaches the whole process group; the first process ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_worker(signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
     initializer(*arguments)
+
+
+def start_worker(at_interrupt: signal.Handlers = signal.SIG_DFL) -> None:
+    """Let this process, of any pool, end with its parent, and at Ctrl-C without a word.
+
+    at_interrupt: SIG_IGN where the parent ends it at Ctrl-C; programs that it starts ignore it too.
+    """
+    signal.signal(signal.SIGINT, at_interrupt)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:

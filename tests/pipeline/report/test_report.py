@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import psutil
 import pytest
 from finished import (
     CLASSIFIER,
@@ -56,23 +60,124 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+# Charts that are drawn in this process have started threads, so tests of the pool fork from another.
+FORKING = """
+import os, signal, subprocess, time
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+from finished import RECIPES, STUDIES
+from pipeline.core.errors import StageError
+from pipeline.report import pages
+from pipeline.report.__main__ import in_processes
+
+def cores(count):
+    os.sched_getaffinity = lambda process: set(range(count))
+
+def build(root, each):
+    return pages.build_report(list(RECIPES), RECIPES, STUDIES, Path(root), "small", each).parent
+
+cores(2)
+pages.datetime = SimpleNamespace(now=lambda: datetime(2026, 1, 2))  # the bytes of pages repeat
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+"""
+
+
+def start(code: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FORKING + code]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def printed(code: str) -> str:
+    process = start(code)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0
+    return output
+
+
 def test_parts_are_written_in_processes_as_in_one(tmp_path: Path) -> None:
-    """The same files of the same sizes; in a process of its own, where no chart is drawn yet."""
     write_all(tmp_path)
     code = f"""
-from pathlib import Path
-from finished import RECIPES, STUDIES
-from pipeline.report.__main__ import processes
-from pipeline.report.pages import build_report
-def build(*each):
-    site = build_report(list(RECIPES), RECIPES, STUDIES, Path({str(tmp_path)!r}), "small", *each).parent
-    return {{str(path): path.stat().st_size for path in site.rglob("*")}}
-with processes() as pool:
-    ours = build(pool.map)
-assert len(ours) > 20 and ours == build(), ours
+def files(each):
+    folders = build({str(tmp_path)!r}, each), Path({str(tmp_path)!r}, "results")
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {{str(path): path.read_bytes() for path in paths}}
+
+ours, expected = files(in_processes), files(map)
+assert len(ours) > 20 and ours.keys() == expected.keys()
+print([path for path in ours if ours[path] != expected[path]])
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert printed(code) == "[]\n"
+
+
+def test_there_are_no_more_processes_than_cores_and_parts() -> None:
+    """A core or a part alone has none but the first, which has read the entries' files already."""
+    code = """
+def count(cores_, parts):
+    cores(cores_)
+    first = next(running := in_processes(process, range(parts)))
+    print(len(psutil.Process().children()), first == os.getpid())
+    list(running)
+
+def process(part):
+    return os.getpid()
+
+count(2, 3), count(8, 2), count(1, 3), count(8, 1)
+"""
+    assert printed(code) == "2 False\n2 False\n0 True\n0 True\n"
+
+
+def test_an_error_in_a_process_is_that_of_the_report(tmp_path: Path) -> None:
+    """And a process that ends without a word is one sentence."""
+    write_all(tmp_path)
+    (tmp_path / "results" / FORECASTER / "train.json").write_text("{")
+    code = f"""
+def fail(work):
+    try:
+        work()
+    except StageError as error:
+        print(error)
+
+fail(lambda: build({str(tmp_path)!r}, in_processes))
+fail(lambda: list(in_processes(os._exit, [1, 1])))
+"""
+    damaged, ended = printed(code).splitlines()
+    assert "train.json: expected JSON, got " in damaged
+    assert damaged.endswith(f"`dvc repro train@{FORECASTER}`")
+    assert ended == (
+        "report: a process that writes pages was ended by a signal (out of memory?);"
+        " free some memory, and run it again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "work", "count"),
+    [
+        (signal.SIGKILL, "time.sleep, [0, 600]", 2),  # one of them waits at the queue
+        (signal.SIGINT, "subprocess.run, [['sleep', '600']] * 2", 4),  # as npm may wait
+    ],
+)
+def test_processes_end_with_the_report(end: signal.Signals, work: str, count: int) -> None:
+    """After the first one is killed, and at Ctrl-C, which its group hears, with what they run."""
+    process = start(f"list(in_processes({work}))")
+    ours, deadline = list[psutil.Process](), time.monotonic() + 60
+    try:
+        while len(ours) < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+            ours = psutil.Process(process.pid).children(recursive=True)
+        assert len(ours) == count
+        (os.kill if end == signal.SIGKILL else os.killpg)(process.pid, end)
+        assert process.wait(60) != 0
+        assert not psutil.wait_procs(ours, timeout=20)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 class Links(HTMLParser):
