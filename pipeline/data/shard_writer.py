@@ -13,15 +13,13 @@ import io
 import json
 import os
 import shutil
-import signal
 import tarfile
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from convline.errors import InputError
 from convline.images.archives import MAX_BYTES, members
 from convline.images.decode import lost_contrast, read_full_size, read_image, read_size
 from convline.images.parquet_images import Cell, count_rows
+from convline.jobs.pool import start_worker
 from convline.model_file.document import ImageRule
 from PIL import Image
 
@@ -246,7 +245,7 @@ def write_jobs(jobs: list[Job], skipped: Skipped | None) -> None:
                 bar.update(len(job.samples))
             return
         context = get_context("spawn")
-        with ProcessPoolExecutor(processes, context, initializer=start_writer) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
             running = {pool.submit(write_shard, job): job for job in waiting}
             try:
                 for future in as_completed(running):
@@ -258,18 +257,6 @@ def write_jobs(jobs: list[Job], skipped: Skipped | None) -> None:
                 raise writer_ended(jobs) from None
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-def start_writer() -> None:
-    """Let a writer end at Ctrl-C without a word, and with the process that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def writer_ended(jobs: list[Job]) -> StageError:
