@@ -134,8 +134,9 @@ count(2, 3), count(8, 2), count(1, 3), count(8, 1)
 
 def test_an_error_in_a_process_is_that_of_the_report(tmp_path: Path) -> None:
     """And a process that ends without a word is one sentence."""
-    write_all(tmp_path)
-    (tmp_path / "results" / FORECASTER / "train.json").write_text("{")
+    damaged_file = tmp_path / "results" / FORECASTER / "train.json"
+    damaged_file.parent.mkdir(parents=True)
+    damaged_file.write_text("{")
     code = f"""
 def fail(work):
     try:
