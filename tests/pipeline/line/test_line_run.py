@@ -169,7 +169,7 @@ def test_what_has_changed_meanwhile_is_said_at_the_end(
     monkeypatch.setenv("JOBS", "2")
     stand_in(changed=changed)
     last = capsys.readouterr().err.splitlines()[-1]
-    sentence = "files have changed meanwhile, and 2 stages at most: run `make` again"
+    sentence = "files have changed meanwhile: run `make` again"
     assert last == sentence if changed else last.endswith("| report  0.3 s  well done")
 
 
