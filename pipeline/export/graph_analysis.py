@@ -64,7 +64,6 @@ def value_ranges(
     """
     values = (*graph.graph.value_info, *graph.graph.input, *graph.graph.output)
     floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    floats -= {weights.name for weights in graph.graph.initializer}
     nodes = [node for node in graph.graph.node if node.op_type in operators]
     names = [name for node in nodes for name in (*node.input, *node.output) if name in floats]
     names = list(dict.fromkeys(names))
