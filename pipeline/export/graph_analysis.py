@@ -39,7 +39,8 @@ def run_graph(
         session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])})
         for i in range(0, len(x), BATCH)
     ]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    # A number has no axis to join the batches' along.
+    return [np.concatenate([*map(np.atleast_1d, column)]) for column in zip(*parts, strict=True)]
 
 
 def inner_tensors(graph: onnx.ModelProto, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ there is shown as pending.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from convline.jobs.pool import start_worker
+from convline.runtime.host import usable_cores
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import run, stage_line
@@ -37,7 +37,7 @@ def in_processes(work: Callable[[Any], object], parts: Sequence[Any]) -> Iterato
     They are forked before vl_convert has started threads, which a fork would not have. Raises
     StageError where one of them is killed.
     """
-    count = min(len(parts), len(os.sched_getaffinity(0)))
+    count = min(len(parts), usable_cores())
     if count <= 1:
         yield from map(work, parts)
         return
