@@ -255,15 +255,18 @@ def test_erased_rectangles_have_the_mean_colour() -> None:
 
 @pytest.mark.parametrize(("images", "height", "width"), [(1, 32, 32), (31, 17, 33), (3, 227, 227)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_grid_is_torch_s_bit_for_bit(
+def test_the_grid_is_torch_s_but_for_rounding(
     images: int, height: int, width: int, dtype: torch.dtype
 ) -> None:
-    """What it gathers, too, though the grid's layout is another."""
+    """Three products of at most .5 and their sums, by torch with or without fused operations. What
+    it gathers, too, at places that are half a side times as far off, though its layout is another.
+    """
     generator = torch.Generator().manual_seed(0)
     source = torch.rand(images, 2, 3, dtype=dtype, generator=generator) - 0.5
     batch = torch.rand(images, 2, height, width, dtype=dtype)
     expected = F.affine_grid(source, list(batch.shape), align_corners=False)
     got = augment.affine_grid(source, height, width)
-    assert torch.equal(got, expected)
+    rounding = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(got, expected, rtol=0, atol=rounding)
     sampled = (F.grid_sample(batch, grid, align_corners=False) for grid in (got, expected))
-    assert torch.equal(*sampled)
+    torch.testing.assert_close(*sampled, rtol=0, atol=max(height, width) * rounding)
