@@ -19,7 +19,10 @@ from pipeline.evaluate.metrics import compare_with_constant
 
 NAMED = 5  # finds at the edge, at most
 PAIRS_A_TIE = 100  # pairs of finds, for each that may be of two boxes
-BEYOND = "{count} finds are on one side alone, or another box: at the edge of a threshold, or equal"
+BEYOND = (
+    "{count} finds are on one side alone, at the edge of a threshold or of a suppression, "
+    "or another box of the same score"
+)
 
 
 def compare(
