@@ -4,8 +4,9 @@ and the same cores, as a section of results/loops.md.
 The contenders take turns, a pass over the photos each, so that a slow minute of the machine slows
 all; the first round warms up. Rates leave out the start: imports, and opening the session. `infer`
 and OpenVINO's own loop compute the package's file, and their answers must be the same; the others
-have the same network with random weights. Optimum, timm and OpenCV are not among the project's
-requirements: pip install timm opencv-python-headless optimum-onnx.
+have the same network with random weights. With --before an older checkout's `infer` takes turns,
+too, with what it chooses. Optimum, timm and OpenCV are not among the project's requirements:
+pip install timm opencv-python-headless optimum-onnx.
 
     dvc exp run -S 'check.engines=[all]' -S ++line.mobilenet-clothing=scratch
     python benchmarks/loops.py mobilenet_v2 out/dist/mobilenet-clothing $DATA_ROOT/photos/clothing
@@ -48,7 +49,7 @@ from PIL import Image
 
 import models
 from benchmarks.infer import ENV, INFER
-from benchmarks.page import write_part
+from benchmarks.page import write_block
 from benchmarks.shared import compile_openvino, take_turns
 from pipeline.core.errors import StageError
 from pipeline.core.paths import RESULTS
@@ -117,12 +118,15 @@ def find_images(folder: Path, count: int) -> list[str]:
     return [*islice(cycle(files), count)]
 
 
-def infer(package: Package, files: list[str], table: Path, *options: str) -> float:
-    """Return the images/s that `infer images` reports."""
+def infer(
+    package: Package, files: list[str], table: Path, *options: str, checkout: Path | None = None
+) -> float:
+    """Return the images/s that `infer images` reports, this one's or that of another checkout."""
+    env = ENV | {"PYTHONPATH": str(checkout / "serve")} if checkout else ENV
     words = ["images", str(package.folder), "-0", "-", "-o", str(table), "--device", "cpu"]
     names = "\0".join(files)
     done = subprocess.run(
-        [*INFER, *words, *options], input=names, capture_output=True, text=True, env=ENV,
+        [*INFER, *words, *options], input=names, capture_output=True, text=True, env=env,
         check=False,
     )  # fmt: skip
     if done.returncode:
@@ -335,16 +339,24 @@ def table(rates: dict[str, list[float]], absent: dict[str, str]) -> str:
     return "\n".join(lines + [f"| {name} | {why} | – | – |" for name, why in absent.items()])
 
 
-def measure(name: str, package: Package, files: list[str], few: int, rounds: int) -> str:
-    """Return the section of a network."""
+def measure(
+    name: str, package: Package, files: list[str], few: int, rounds: int, before: Path | None
+) -> str:
+    """Return the section of a network. before: an older checkout of this repository."""
     torch.set_num_threads(usable_cores())
     with tempfile.TemporaryDirectory(prefix="loops-") as temporary:
         folder = Path(temporary)
         ours = folder / "ours.csv"
         others, absent = peers(name, package, files, few, folder)
+        old = dict[str, Pass]()
+        if before:
+            table_before = folder / "before.csv"
+            label = f"{OURS} at {commit_of(before)}"
+            old[label] = lambda: infer(package, files, table_before, checkout=before)
         contenders: dict[str, Pass] = {
             OURS: lambda: infer(package, files, ours),
             TODAY: lambda: infer(package, files, folder / "today.csv", "--engine", "onnxruntime"),
+            **old,
             **others,
         }
         bar = progress(rounds + 1, "loops", "round")
@@ -363,13 +375,22 @@ def measure(name: str, package: Package, files: list[str], few: int, rounds: int
     return f"{about}.\n{gate}\n\n{table(rates, absent)}"
 
 
+def commit_of(checkout: Path) -> str:
+    """Return the commit of another checkout, as git abbreviates it."""
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode or not (checkout / "serve").is_dir():
+        raise StageError(f"{checkout}: expected a git checkout of this repository")
+    return done.stdout.strip()
+
+
 def write_section(page: Path, title: str, section: str) -> None:
-    """Write the section of a network in place of its own, or at the end of the page."""
+    """Write this processor's block of a network's section, at the end of the page if it is new."""
     text = page.read_text(encoding="utf-8") if page.exists() else HEAD
     if f"<!-- {title} -->" not in text:
         text += f"\n## {title}\n\n<!-- {title} -->\n<!-- /{title} -->\n"
     page.write_text(text, encoding="utf-8")
-    write_part(page, title, section)
+    write_block(page, title, host.processor(), section)
 
 
 @click.command()
@@ -381,11 +402,23 @@ def write_section(page: Path, title: str, section: str) -> None:
     "--few", type=click.IntRange(1), default=200, show_default=True, help="Images of slow loops."
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-def main(network: str, package: Path, images: Path, count: int, few: int, rounds: int) -> None:
+@click.option(
+    "--before", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="An older checkout of this repository.",
+)  # fmt: skip
+def main(
+    network: str,
+    package: Path,
+    images: Path,
+    count: int,
+    few: int,
+    rounds: int,
+    before: Path | None,
+) -> None:
     """Measure a NETWORK's PACKAGE on a folder of IMAGES; write its section of results/loops.md."""
     try:
         files = find_images(images, count)
-        section = measure(network, read_package(package), files, few, rounds)
+        section = measure(network, read_package(package), files, few, rounds, before)
     except StageError as error:
         raise click.ClickException(str(error)) from error
     write_section(PAGE, network, section)

@@ -5,8 +5,8 @@ Each runtime has the same weights and the same uint8 images, and is opened as it
 (`contenders.py`). They take turns, so that a slow second of the machine slows all: rates are
 medians of rounds, ratios are medians of the rounds' ratios. Weights are random: speed does not
 depend on them. The roof of a precision is the quickest of three libraries at the product of two
-large matrices, which takes its turns too. With --write the table replaces its own in
-results/runtimes.md.
+large matrices, which takes its turns too. With --write the table replaces this
+processor's in results/runtimes.md.
 
     python benchmarks/runtimes.py               # many images: every core at work; 8 minutes
     python benchmarks/runtimes.py --single      # one image after the other; 6 minutes
@@ -38,7 +38,7 @@ from convline.runtime.openvino import reason
 import models
 from benchmarks import contenders
 from benchmarks.contenders import CORES, PIXELS, Contender, Network
-from benchmarks.page import split_at, write_part
+from benchmarks.page import split_at, write_block
 from benchmarks.shared import compile_openvino, take_turns
 from pipeline.core.errors import StageError
 from pipeline.core.paths import OUT, RESULTS
@@ -285,7 +285,7 @@ def main(part: str, rounds: int, names: tuple[str, ...], write: bool) -> None:
             table = compare(names, rounds, single=part == "single")
         text = f"{machine()}; {rounds} rounds, {date.today()}.\n\n{table}"
         if write:
-            write_part(PAGE, part, text)
+            write_block(PAGE, part, host.processor(), text)
     except StageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(text)

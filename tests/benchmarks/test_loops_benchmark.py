@@ -11,10 +11,11 @@ import onnxruntime
 import pytest
 from convline.images.decode import read_image
 from convline.model_file.document import ImageRule
-from convline.runtime import openvino
+from convline.runtime import host, openvino
 from PIL import Image
 
 from benchmarks import loops, shared
+from benchmarks.page import END
 from pipeline.core.errors import StageError
 
 
@@ -81,13 +82,31 @@ def test_a_photo_that_opencv_cannot_decode_is_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_section_takes_the_place_of_its_own(tmp_path: Path) -> None:
-    page = tmp_path / "loops.md"
+    page, name = tmp_path / "loops.md", host.processor()
     for title, section in (("resnet50", "first"), ("vgg16", "other"), ("resnet50", "second")):
-        loops.write_section(page, title, section)
+        loops.write_section(page, title, f"{name}, {section}")
     assert page.read_text() == loops.HEAD + "".join(
-        f"\n## {title}\n\n<!-- {title} -->\n\n{section}\n\n<!-- /{title} -->\n"
+        f"\n## {title}\n\n<!-- {title} -->\n\n{name}, {section}\n\n{END}\n\n<!-- /{title} -->\n"
         for title, section in (("resnet50", "second"), ("vgg16", "other"))
     )
+
+
+def test_another_checkouts_infer_takes_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StageError, match="expected a git checkout of this repository"):
+        loops.commit_of(tmp_path)
+    ran = list[str]()
+
+    def infer(words: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+        ran.append(env["PYTHONPATH"])
+        return SimpleNamespace(returncode=0, stderr="4 ok, 0 errors, 2.0 s, 2 images/s")
+
+    monkeypatch.setattr(loops.subprocess, "run", infer)
+    package = loops.Package(tmp_path, "openvino", "fp32", "", ImageRule((24, 32), "rgb"), [])
+    assert loops.infer(package, [], tmp_path / "a.csv") == 2
+    assert loops.infer(package, [], tmp_path / "a.csv", checkout=tmp_path) == 2
+    assert ran == [loops.ENV["PYTHONPATH"], str(tmp_path / "serve")]
 
 
 def test_a_package_that_cannot_be_compared_is_one_sentence(

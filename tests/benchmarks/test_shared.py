@@ -31,3 +31,12 @@ def test_a_part_of_the_page_is_replaced(tmp_path: Path) -> None:
     assert file.read_text() == "one\n<!-- many -->\n\nnew \\1\n\n<!-- /many -->\ntwo\n"
     with pytest.raises(StageError, match="expected <!-- single --> and"):
         page.write_part(file, "single", "new")
+
+
+def test_each_processor_keeps_its_own_block(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    file.write_text("one\n<!-- many -->\n\nA, 2 cores: old\n\n<!-- /many -->\ntwo\n")
+    for processor, text in ("A B", "first"), ("A", "new"), ("A B", "second"):
+        page.write_block(file, "many", processor, f"{processor}, 2 cores: {text}")
+    blocks = "A, 2 cores: new\n\n<!-- end -->\n\nA B, 2 cores: second\n\n<!-- end -->"
+    assert file.read_text() == f"one\n<!-- many -->\n\n{blocks}\n\n<!-- /many -->\ntwo\n"
