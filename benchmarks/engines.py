@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a bare checkout,
 
 import click
 
+from benchmarks.page import write_block
 from pipeline.check.engines import best_rates
 from pipeline.core.errors import StageError
 from pipeline.core.files import read_json
@@ -30,12 +31,16 @@ INT8 = ("onnxruntime", "int8")
 OPENVINO = [("openvino", variant) for variant in ("fp32", "bf16", "int8")]
 HEAD = """# The engine of each classifier
 
-`python benchmarks/engines.py`, from what stage check measured with `check.engines: [all]`: {machine}; onnxruntime {onnxruntime}, OpenVINO {openvino}.
+`python benchmarks/engines.py`, from what stage check measured with `check.engines: [all]`; a table for each processor.
 All contenders take turns on the test images, a worker with one thread on each core, as `infer images` runs them; each counts with its best batch
 size. *gain*: images/s of what is recommended for many inputs, as a multiple of onnxruntime's in fp32; then the same multiple of each other engine
 and variant that was measured. A variant that stage check refuses is not measured; the reasons are below the table. onnxruntime's int8 is
 measured where it is the variant that is recommended for onnxruntime. Decoding is left out.
 
+<!-- engines -->
+<!-- /engines -->
+"""
+TABLE = """
 | entry | recommended | gain | onnxruntime fp32, images/s | int8 | OpenVINO fp32 | bf16 | int8 |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 """
@@ -92,23 +97,22 @@ def read_entries(names: tuple[str, ...]) -> tuple[list[Measured], list[str]]:
     return measured, missing
 
 
-def page(measured: list[Measured], missing: list[str]) -> str:
-    """Return the Markdown page. StageError without an entry that was measured."""
+def write_page(page: Path, measured: list[Measured], missing: list[str]) -> None:
+    """Write this processor's table. StageError without an entry that was measured."""
     if not measured:
         what = "no classifier in results/ has been measured under another engine than onnxruntime"
         raise StageError(f"{what}; set `check.engines: [all]` and run `dvc repro`")
     first = measured[0]
-    machine = first.speed["machine"]
-    text = HEAD.format(
-        machine=f"{machine['cpu']}, {machine['cores']} cores",
-        onnxruntime=machine["onnxruntime"],
-        openvino=first.engines["version"].partition("-")[0],
-    )
-    text += "".join(f"{one.row()}\n" for one in measured)
+    machine, release = first.speed["machine"], first.engines["version"].partition("-")[0]
+    text = f"{machine['cpu']}, {machine['cores']} cores; onnxruntime {machine['onnxruntime']}, "
+    text += f"OpenVINO {release}.\n{TABLE}" + "".join(f"{one.row()}\n" for one in measured)
     if missing:
         text += f"\nNot measured: {', '.join(missing)}.\n"
     reasons = [f"- {one.name}: {why}\n" for one in measured for why in one.refusals()]
-    return text + ("\nRefused:\n\n" + "".join(reasons) if reasons else "")
+    text += "\nRefused:\n\n" + "".join(reasons) if reasons else ""
+    if not page.exists():
+        page.write_text(HEAD, encoding="utf-8")
+    write_block(page, "engines", machine["cpu"], text)
 
 
 @click.command()
@@ -116,7 +120,7 @@ def page(measured: list[Measured], missing: list[str]) -> str:
 def main(entry: tuple[str, ...]) -> None:
     """Write results/engines.md, of each ENTRY or of all."""
     try:
-        PAGE.write_text(page(*read_entries(entry)), encoding="utf-8")
+        write_page(PAGE, *read_entries(entry))
     except StageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{PAGE} written")
