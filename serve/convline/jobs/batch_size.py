@@ -21,14 +21,19 @@ LONG_RUN_S = 0.05  # larger batches than one of this duration are not tried on a
 RunBatch = Callable[[int], object]  # runs a batch of that many samples
 
 
-def time_image(run: RunBatch, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds of one image: the least of some trials, because noise only adds to it."""
+def time_image(
+    run: RunBatch, size: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds of one image: the least of some trials, because noise only adds to it.
+
+    size: images of a trial.
+    """
     seconds = []
     for _ in range(TRIALS):
         started = clock()
-        run(1)
+        run(size)
         seconds.append(clock() - started)
-    return min(seconds)
+    return min(seconds) / size
 
 
 def choose_batch_size(image_s: float, weight_bytes: int) -> int:

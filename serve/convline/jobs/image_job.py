@@ -96,7 +96,9 @@ class ImageWorker:
             return run(images)
 
         if on_cpu:
-            image_s = time_image(run_random)
+            # What is compiled for the measurement is used afterwards.
+            size = (batch or BATCH_SIZES[0]) if self.engine.compiles_sizes else 1
+            image_s = time_image(run_random, size)
             batch = batch or choose_batch_size(image_s, len(self.file.content))
             return Sizes(self.model.device, batch, choose_task_size(image_s, batch))
         sizes = [8 * size for size in BATCH_SIZES]

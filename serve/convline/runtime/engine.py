@@ -18,6 +18,11 @@ class Engine(NamedTuple):
     name: str = "onnxruntime"
     bf16: bool = False
 
+    @property
+    def compiles_sizes(self) -> bool:
+        """Whether it compiles the graph for each batch size, in seconds for a large one."""
+        return self.name == "openvino"
+
     def __str__(self) -> str:
         return f"{self.name} in {BF16}" if self.bf16 else self.name
 

@@ -137,8 +137,14 @@ def test_no_bad_second_chooses_the_batch(bad: int) -> None:
     seconds = [1.0 if trial == bad else 8e-5 for trial in range(3)]
     ran: list[int] = []
     clock = chain.from_iterable((100.0, 100.0 + second) for second in seconds).__next__
-    assert choose_batch_size(time_image(ran.append, clock), 255_747) == 64
+    assert choose_batch_size(time_image(ran.append, clock=clock), 255_747) == 64
     assert ran == [1, 1, 1]
+
+
+def test_an_image_is_timed_in_a_batch() -> None:
+    """Of 4 images, which take 0.4 s at best."""
+    clock = iter([0.0, 0.5, 1.0, 1.4, 2.0, 3.0]).__next__
+    assert time_image(lambda size: None, 4, clock) == pytest.approx(0.1)
 
 
 def in_threads(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], object]) -> None:
@@ -163,7 +169,7 @@ def test_no_bad_second_chooses_the_workers(
     in_threads(monkeypatch, lambda path: together.wait(timeout=20))
     monkeypatch.setattr(image_job, "usable_cores", lambda: 4)
     monkeypatch.setattr(image_job, "MANY", 32)
-    monkeypatch.setattr(image_job, "time_image", lambda run: 1.0)
+    monkeypatch.setattr(image_job, "time_image", lambda *_: 1.0)
     sources = [Source(f"none-{n}.png") for n in range(32)]
     output = str(tmp_path / "rows.csv")
     summary = answer_images(read_model_file(classifier), "cpu", sources, output, io.BytesIO())

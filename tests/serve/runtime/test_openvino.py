@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,8 @@ import pytest
 import tiny
 from convline.errors import DeviceError, ModelFileError
 from convline.images.sources import ImageSources
-from convline.jobs.image_job import answer_images
+from convline.jobs import image_job
+from convline.jobs.image_job import DEFAULTS, ImageWorker, answer_images
 from convline.jobs.run import Summary
 from convline.loading import load_file
 from convline.model_file.onnx_file import read_model_file
@@ -97,16 +99,47 @@ def test_forecasts_are_those_of_onnxruntime(make_forecaster: Callable[..., Path]
 
 
 @with_openvino
-def test_each_size_is_compiled_unless_a_size_below_its_double_is(classifier_bytes: bytes) -> None:
-    """8 rows, then 5 on 8's graph, 3 on a graph of their own; the rows do not depend on it."""
+def test_a_size_is_compiled_when_it_comes_again(classifier_bytes: bytes) -> None:
+    """8 rows, then on 8's graph 5 as often as they come, others once: 3 then has a graph of its
+    own, which is near 2; 9 rows find no larger one. The rows do not depend on it.
+    """
     session = open_session(classifier_bytes, "cpu", engine=OPENVINO, threads=1)
-    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), np.uint8)
     expected = tiny.classify_by_brightness(images)
-    for count in (8, 5, 3, 4):
+    sizes = []
+    for count in (8, 5, 5, 3, 4, 2, 3, 3, 2, 9):
         (found,) = session.run(["probabilities"], {"images": images[:count]})
         assert found.shape == (count, 3)
         np.testing.assert_allclose(found, expected[:count], rtol=0, atol=ATOL)
-    assert {*session._compiled} == {8, 3, 4}
+        sizes.append([*session._compiled])
+    assert sizes == [[8]] * 6 + [[8, 3]] * 3 + [[8, 3, 9]]
+
+
+@with_openvino
+@pytest.mark.parametrize("batch", [None, 4, 6])
+def test_what_is_compiled_to_choose_the_batch_is_used(
+    batch: int | None, classifier: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One compilation for a table whose last batch is shorter, and in which images fail."""
+    compiled, worker = [], ImageWorker(read_model_file(classifier), "cpu", DEFAULTS, "-")
+    compile_model = openvino.core().compile_model
+
+    class Core:
+        read_model = staticmethod(openvino.core().read_model)
+
+        @staticmethod
+        def compile_model(graph: Any, *settings: Any) -> Any:
+            compiled.append(graph.inputs[0].shape[0])
+            return compile_model(graph, *settings)
+
+    monkeypatch.setattr(openvino, "CORES", [Core])
+    monkeypatch.setattr(image_job, "choose_batch_size", lambda *_: 4)
+    worker.engine = OPENVINO
+    size = worker.choose_sizes(batch).batch
+    sources = [*ImageSources([str(folder)], sys.stdin.buffer)]
+    task = [sources[k : k + size] for k in range(0, len(sources), size)]
+    rows = b"".join(done.encoded for done in worker.process(task))
+    assert rows.count(b",ok,") == 19 and compiled == [batch or 4]
 
 
 @with_openvino
