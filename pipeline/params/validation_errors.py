@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import types
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -23,6 +23,9 @@ class BlockError(ParamsError):
     def __init__(self, mistakes: dict[str, str]) -> None:
         super().__init__("; ".join(f"{w.lstrip('.')}: {s}" for w, s in mistakes.items()))
         self.mistakes = mistakes
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, str]]]:
+        return type(self), (self.mistakes,)  # as a process pool needs it
 
 
 class Mistakes(dict[str, str]):

@@ -9,6 +9,8 @@
 Messages have the shape `<where>: <expected>, got <value>; <cure>` and are one sentence.
 """
 
+from typing import Self
+
 
 class ServeError(Exception):
     """What `infer` turns into one line on stderr and exit code 1."""
@@ -33,6 +35,10 @@ class InputError(ServeError):
         super().__init__(f"{where}: {reason}")
         self.where = where
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        # An exception that a worker process raises is made again from these in its parent.
+        return type(self), (self.where, self.reason)
 
 
 def describe_count(count: int, noun: str) -> str:

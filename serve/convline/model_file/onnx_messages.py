@@ -5,7 +5,7 @@ Source: onnx.proto of ONNX 1.19, IR version 11.
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from convline.model_file.wire import Field, ProtobufError, field_bytes, read_fields
 
@@ -44,6 +44,9 @@ class TooManyFieldsError(ProtobufError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit:,} fields")
         self.limit = limit
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int]]:
+        return type(self), (self.limit,)
 
 
 class Message(NamedTuple):
