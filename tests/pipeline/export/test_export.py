@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,6 +238,23 @@ class Dense(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.change(images.float().flatten(1) / 255)).softmax(1)
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["traced", "refused"])
+def test_the_exporter_prepares_no_backward_pass(traced: bool) -> None:
+    """While it traces, no weights need gradients; afterwards those that did need them again."""
+    seen = set[bool]()
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.add(any(weights.requires_grad for weights in net.parameters()))
+        return x if traced or x.mean() > 3 else -x
+
+    net = Dense(look)
+    net.head.bias.requires_grad_(False)
+    with nullcontext() if traced else pytest.raises(StageError, match="cannot trace Dense"):
+        export.export_network(net, np.zeros((2, 8, 8, 1), np.uint8))
+    assert seen == {False}
+    assert net.head.weight.requires_grad and not net.head.bias.requires_grad
 
 
 @pytest.mark.parametrize(
