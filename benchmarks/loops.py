@@ -63,6 +63,7 @@ rounds of images/s of `infer images` with the recommended engine over those of a
 async loop*: an AsyncInferQueue under the THROUGHPUT hint with a static batch, of the same file in the same precision, and a pool of threads that decode with Pillow;
 the batch size that was the faster on the first images. *Optimum*: its image-classification pipeline on onnxruntime. *timm*: its loader and network
 in torch. *cv2*: OpenCV's decoder and onnxruntime, one image after the other, as ultralytics' predict goes over a folder.
+*infer images at COMMIT* (`--before`): an earlier `infer` of this project, with what it chose for the same package.
 """
 OURS, TODAY, ASYNC = "infer images", "infer images, onnxruntime", "OpenVINO's async loop"
 TIMM = {"resnet50": "resnet50", "mobilenet_v2": "mobilenetv2_100", "vgg16": "vgg16"}
