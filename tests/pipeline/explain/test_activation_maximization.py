@@ -23,6 +23,16 @@ from pipeline.explain.image_grid import to_tensor
 from pipeline.network.modules import Classifier
 
 
+@pytest.mark.parametrize(("channels", "last"), [(64, False), (128, True)])
+def test_a_wide_network_is_laid_out_as_in_training(channels: int, *, last: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(3, channels, 3))
+    subject: Any = SimpleNamespace(
+        differentiable_classifier=net, settings=SimpleNamespace(synthesis_steps=1)
+    )
+    made: Any = image_optimization.synthesis_network(subject)
+    assert made[0].weight.is_contiguous(memory_format=torch.channels_last) is last
+
+
 def test_total_variation_by_hand() -> None:
     """[[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 + 1; the mean
     is 5.
