@@ -54,6 +54,7 @@ STYLE: dict[Any, Any] = {
 SIGNED, UNSIGNED, CLASSES, DEPTH = "RdBu_r", "Blues", "tab10", "viridis"
 CSS_DPI = 96  # CSS pixels per inch
 PIXEL_RATIO = 2  # image pixels per CSS pixel, for sharp text on phones
+PNG_LEVEL = 4  # of zlib: half the time of the default, 6, for files that are 7 % larger
 
 
 Kind = Literal["chart", "photograph"]
@@ -98,7 +99,8 @@ def drawing(
         figure.tight_layout(pad=0.4, rect=(0, 0, 1, 1 - head_px / height_px))
         figure.set_layout_engine()  # none: savefig would first draw all once more for a layout
         path.unlink(missing_ok=True)  # else a link to DVC's cache would change the file there
-        figure.savefig(path, dpi=CSS_DPI * PIXEL_RATIO, transparent=True)
+        packing = {"compress_level": PNG_LEVEL}
+        figure.savefig(path, dpi=CSS_DPI * PIXEL_RATIO, transparent=True, pil_kwargs=packing)
 
 
 def use_integer_ticks(axis: Axis) -> None:
