@@ -8,6 +8,9 @@ and a scene near one of its borders (which relation, which order) is drawn again
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +74,7 @@ def make_scene(
             rows = np.array([rng.choice(np.flatnonzero(labels == kind)) for kind in kinds])
         else:
             rows = rng.choice(len(digits), count, replace=False)
-        shades = [enlarge(digits[row], int(rng.integers(*band(rng)))) for row in rows]
+        shades = [enlarge(digits[row].tobytes(), int(rng.integers(*band(rng)))) for row in rows]
         boxes = place(rng, shades, labels[rows], size)
         if boxes is not None:
             break
@@ -98,12 +101,14 @@ def band(rng: np.random.Generator) -> tuple[int, int]:
     return least, largest + 1
 
 
-def enlarge(digit: np.ndarray, height: int) -> np.ndarray:
+@functools.cache  # thousands of scenes share the 1,797 digits and 13 heights
+def enlarge(digit: bytes, height: int) -> np.ndarray:
     """Return how much ink covers each pixel, uint8 (h, w): tight around pixels of at least INK.
 
     digit: uint8 (8, 8). height: of its ink after enlarging; h may be a pixel less.
     """
-    inked = digit[tight(digit)]
+    pixels = np.frombuffer(digit, np.uint8).reshape(8, 8)
+    inked = pixels[tight(pixels)]
     width = max(3, round(height * inked.shape[1] / inked.shape[0]))
     grown = np.asarray(Image.fromarray(inked).resize((width, height), Image.Resampling.BICUBIC))
     return grown[tight(grown)]
@@ -122,37 +127,52 @@ def place(
 
     Boxes overlap by at most OVERLAP of the smaller one, ink meets no ink, and the caption is clear.
     """
-    inks = [shade >= INK for shade in shades]
+    inks, values = [(as_bits(s >= INK, size[1]), s.shape) for s in shades], labels.tolist()
     for _ in range(LAYOUTS):
-        taken, found = np.zeros(size, bool), list[Box]()
-        for ink in inks:
-            box = free_place(rng, ink, taken, found)
-            if box is None:
+        taken, found = 0, list[Box]()
+        for ink, shape in inks:
+            placed = free_place(rng, ink, shape, size, taken, found)
+            if placed is None:
                 break
-            taken[box[1] : box[3], box[0] : box[2]] |= ink
+            box, covered = placed
+            taken |= covered
             found.append(box)
-        if len(found) == len(inks):
-            boxes = np.array(found, np.int64).reshape(-1, 4)
-            if is_clear(boxes, labels):
-                return boxes
+        if len(found) == len(inks) and is_clear(found, values):
+            return np.array(found, np.int64).reshape(-1, 4)
     return None
 
 
-def free_place(
-    rng: np.random.Generator, ink: np.ndarray, taken: np.ndarray, others: list[Box]
-) -> Box | None:
-    """Return the first of PLACES random places where ink, bool (h, w), is on no pixel that is
-    taken, bool (H, W), and its box overlaps no other one too far; None where all do.
+def as_bits(ink: np.ndarray, width: int) -> int:
+    """Return ink, bool (h, w), as an integer with a bit for each pixel of a scene `width` pixels
+    wide, row by row from the lowest bit on: it is shifted left by `width * top + left` to a place.
+    """
+    rows = np.zeros((len(ink), width), bool)
+    rows[:, : ink.shape[1]] = ink
+    return int.from_bytes(np.packbits(rows, bitorder="little").tobytes(), "little")
 
+
+def free_place(
+    rng: np.random.Generator,
+    ink: int,
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    taken: int,
+    others: list[Box],
+) -> tuple[Box, int] | None:
+    """Return the first of PLACES random places where ink meets none that is taken and its box
+    overlaps no other one too far, as the box and the ink there; None where all do.
+
+    ink, taken: as `as_bits` gives them. shape: height and width of ink. size: of the scene.
     In plain numbers: for one box against a few, arrays take ten times as long.
     """
-    height, width = ink.shape
-    room = np.array(taken.shape) - ink.shape
+    room = size[0] - shape[0], size[1] - shape[1]
     for top, left in rng.integers(0, room, (PLACES, 2), endpoint=True).tolist():
-        box = left, top, left + width, top + height
-        window = taken[top : box[3], left : box[2]]
-        if all(overlap(box, other) <= OVERLAP for other in others) and not (window & ink).any():
-            return box
+        covered = ink << (size[1] * top + left)
+        if covered & taken:
+            continue
+        box = left, top, left + shape[1], top + shape[0]
+        if all(overlap(box, other) <= OVERLAP for other in others):
+            return box, covered
     return None
 
 
@@ -175,19 +195,25 @@ def make_ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(coarse.resize(size[::-1], Image.Resampling.BILINEAR), np.float64)
 
 
-def caption_order(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def caption_order(boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> list[int]:
     """Return the order in which a caption names digits: by their value, equal ones from left."""
-    return np.lexsort((boxes[:, 0] + boxes[:, 2], labels))
+    return sorted(range(len(labels)), key=lambda k: (labels[k], boxes[k][0] + boxes[k][2]))
 
 
-def is_clear(boxes: np.ndarray, labels: np.ndarray) -> bool:
+def step(box: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Return the way from the centre of a box to that of another one, to the right and down."""
+    right, down = (other[k] + other[k + 2] - box[k] - box[k + 2] for k in (0, 1))
+    return right / 2, down / 2
+
+
+def is_clear(boxes: list[Box], labels: list[int]) -> bool:
     """Return whether relations and order of the caption are MARGIN pixels from their borders."""
-    order = caption_order(boxes, labels)
-    centres = (boxes[:, :2] + boxes[:, 2:])[order] / 2
-    steps = np.abs(np.diff(centres, axis=0))  # (M - 1, 2)
-    related = np.abs(steps[:, 0] - steps[:, 1]) >= MARGIN
-    ordered = (np.diff(labels[order]) > 0) | (steps[:, 0] >= MARGIN)
-    return bool((related & ordered).all())
+    for here, there in itertools.pairwise(caption_order(boxes, labels)):
+        across, down = map(abs, step(boxes[here], boxes[there]))
+        ordered = labels[here] < labels[there] or across >= MARGIN
+        if abs(across - down) < MARGIN or not ordered:
+            return False
+    return True
 
 
 def describe(boxes: np.ndarray, labels: np.ndarray) -> str:
@@ -196,14 +222,14 @@ def describe(boxes: np.ndarray, labels: np.ndarray) -> str:
     Each digit is related to the next one that is named, along the axis on which their centres are
     further apart.
     """
-    order = caption_order(boxes, labels)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    corners, values = boxes.tolist(), labels.tolist()
+    order = caption_order(corners, values)
     words = []
     for here, there in zip(order, [*order[1:], None], strict=True):
-        height = boxes[here, 3] - boxes[here, 1]
-        words.append(f"a {'large' if height >= LARGE else 'small'} {labels[here]}")
+        height = corners[here][3] - corners[here][1]
+        words.append(f"a {'large' if height >= LARGE else 'small'} {values[here]}")
         if there is not None:
-            x, y = centres[there] - centres[here]
+            x, y = step(corners[here], corners[there])
             if abs(x) > abs(y):
                 words.append("left of" if x > 0 else "right of")
             else:
