@@ -109,9 +109,23 @@ class Causal(nn.Module):
         steps = torch.cat([tails[-1], self.head(x)], 2)  # (N, D, S)
         return steps.transpose(1, 2), [*later, steps[:, :, 1:]]
 
+    def seen(self, x: Tensor) -> Tensor:
+        """Return the last S outputs of the stages (N, channels, S) for series (N, D, T), computed
+        from what these see alone: of 128 steps a ninth of the multiply-adds of the plain stack, and
+        .3 of those of the dilated one.
+
+        It is for T >= `samples`, where they see no padding.
+        """
+        x = x[:, :, -self.samples :]
+        for layer in self.stages:
+            x = layer.unpadded(x) if isinstance(layer, CausalConv1d) else layer(x)
+        return x
+
     def forward(self, x: Tensor) -> Tensor:
         layers.require_steps("causal", x, self.horizon)
-        steps = self.head(self.stages(x.transpose(1, 2)))  # (N, D, T)
+        x = x.transpose(1, 2)
+        alone = self.training and x.shape[2] >= self.samples  # a served file takes any length
+        steps = self.head(self.seen(x) if alone else self.stages(x))  # (N, D, S or T)
         return steps[:, :, -self.horizon :].transpose(1, 2)  # (N, S, D)
 
 

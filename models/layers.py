@@ -58,6 +58,10 @@ class CausalConv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, (self.past - (x.shape[2] - 1) % self.stride[0], 0)))
 
+    def unpadded(self, x: Tensor) -> Tensor:
+        """Return the outputs (N, channels, T - past), at stride 1, that see no step before x."""
+        return super().forward(x)
+
     def step(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         """Return one more step's output (N, channels, 1) for (N, in_channels, 1), and the new tail.
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from models import causal
@@ -45,6 +46,23 @@ def test_receptive_field(dilations, reach):
     reached = x.grad[0, :, 0].nonzero().flatten()
     assert reached.min() == 70 - reach and reached.max() == 69
     assert len(reached) == (5 if dilations == [3] else reach)
+
+
+@pytest.mark.parametrize("steps", [100, 70, 69, 45])
+def test_training_computes_what_the_last_forecasts_see(steps):
+    """Forecasts and gradients are those of evaluation, which computes all outputs, also where the
+    last ten see padding (they see 61 + 9 steps); where they see none, it is less work.
+    """
+    net, x, found, work = causal_net(horizon=10), torch.randn(3, steps, 2), [], []
+    for training in (False, True):
+        net.train(training).zero_grad()
+        with FlopCounterMode(display=False) as counter:
+            y = net(x)
+        work.append(counter.get_total_flops())
+        y.square().sum().backward()
+        found.append([y, *(weight.grad.clone() for weight in net.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    assert (work[1] < work[0]) == (steps >= 70)
 
 
 def test_causal_activation():
