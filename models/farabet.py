@@ -74,9 +74,26 @@ REFERENCE = {
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-def enlarge(maps: Tensor, size: torch.Size) -> Tensor:
-    """Return maps (N, C, *size), interpolated between the centres of pixels."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+def enlarge(maps: Tensor, size: torch.Size, training: bool = False) -> Tensor:
+    """Return maps (N, C, *size), interpolated between the centres of pixels.
+
+    In training as products, whose gradient takes a tenth of the time of torch's on the CPU. They
+    are of float32 in mixed precision, too, as torch's interpolation is.
+    """
+    if not training:
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    down, across = (shares(*sides, maps.device) for sides in zip(size, maps.shape[2:], strict=True))
+    with torch.autocast("cuda" if maps.is_cuda else "cpu", enabled=False):
+        return down @ maps.float() @ across.T
+
+
+def shares(length: int, side: int, on: torch.device) -> Tensor:
+    """Return the matrix (length, side) that interpolates `side` pixels at the centres of `length`
+    ones, and takes the first or last one beyond theirs.
+    """
+    places = (torch.arange(length, device=on) + 0.5) * (side / length) - 0.5
+    distance = (places.clamp(0, side - 1)[:, None] - torch.arange(side, device=on)).abs()
+    return (1 - distance).clamp(min=0)
 
 
 def band(side: int, on: torch.device) -> Tensor:
@@ -138,7 +155,7 @@ class ScalesDense(nn.Conv2d):
         own, *others = self.weight.split(self.channels, 1)
         total = F.conv2d(finest, own, self.bias)
         for maps, weight in zip(coarser, others, strict=True):
-            total = total + enlarge(F.conv2d(maps, weight), finest.shape[2:])
+            total = total + enlarge(F.conv2d(maps, weight), finest.shape[2:], self.training)
         return total
 
 
@@ -244,7 +261,7 @@ class Farabet(nn.Module):
         x = F.pad(x, beyond, mode="replicate")  # so that every scale is half of the one before
         scales = [self.normalize(scale) for scale in self.pyramid(x)]
         maps = self.describe(scales)
-        return enlarge(self.head(maps), x.shape[2:])[:, :, :height, :width]
+        return enlarge(self.head(maps), x.shape[2:], self.training)[:, :, :height, :width]
 
 
 Model = Farabet

@@ -48,6 +48,18 @@ def test_pyramid_adds_up_to_the_image():
     torch.testing.assert_close(total, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(8, 12), (16, 24), (7, 30), (4, 3), (4, 6)])
+def test_enlarging_by_products_is_torchs_interpolation(size):
+    """Values and gradients, to twice and four times the size and to others, in bf16 training too."""
+    maps, found = torch.randn(2, 3, 4, 6, requires_grad=True), []
+    for training in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = farabet.enlarge(maps, torch.Size(size), training)
+        (gradient,) = torch.autograd.grad(y.square().sum(), maps)
+        found.append((y, gradient))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_scales_share_every_weight(batch_norm):
     """Three scales have the features of one, and each scale's map is theirs of that scale alone."""
