@@ -39,6 +39,7 @@ maps of kinds that start at random .77; the maxima and places of the 128 maps be
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import layers, options
@@ -179,12 +180,24 @@ class Captioner(nn.Module):
         return self.head(hidden).log_softmax(1), torch.cat([hidden, image], 1), cell
 
     def follow(self, words: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
-        """Return log-probabilities (N, L, V) of the word after each of `words` (N, L)."""
-        outputs = []
-        for word in words.unbind(1):
-            output, hidden, cell = self.step(word, hidden, cell)
-            outputs.append(output)
-        return torch.stack(outputs, 1)
+        """Return log-probabilities (N, L, V) of the word after each of `words` (N, L).
+
+        What a step computes without the state of the step before is computed for all of them at
+        once: the words' part of the gates, and the head.
+        """
+        entries, lstm = self.embedding(words), self.lstm
+        if self.at_every_step:
+            hidden, image = hidden.chunk(2, 1)
+            entries = entries + image.unsqueeze(1)
+        gates = F.linear(entries, lstm.weight_ih, lstm.bias_ih + lstm.bias_hh)  # (N, L, 4 D)
+        states = []
+        for known in gates.unbind(1):
+            parts = torch.addmm(known, hidden, lstm.weight_hh.T).chunk(4, 1)
+            new, forget, output = (parts[k].sigmoid() for k in (0, 1, 3))
+            cell = forget * cell + new * parts[2].tanh()
+            hidden = output * cell.tanh()
+            states.append(hidden)
+        return self.head(torch.stack(states, 1)).log_softmax(2)
 
     def forward(self, x: Tensor, words: Tensor | None = None) -> Tensor:
         """`words`: int64 (N, L), <start> and those of the caption; without them <start> alone."""
