@@ -22,7 +22,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import note
 from pipeline.network.build import MISTAKES, explained
 from pipeline.params.schema import Training
-from pipeline.train import distributed
+from pipeline.train import distributed, small_maps
 
 # From this many channels on images are channels last on the CPU: on two cores VGG-16's step halves,
 # Inception's takes a third less, LeNet-5's would double.
@@ -72,9 +72,14 @@ def describe(device: torch.device, request: str = "") -> str:
 
 
 def place(net: Any, on: torch.device) -> Any:
-    """Return the network on the device, in channels-last memory format where that is faster."""
+    """Return the network on the device, in channels-last memory format where that is faster.
+
+    There, on the CPU, convolutions to small maps are products of matrices.
+    """
     widest = max((m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)), default=0)
     last = widest >= (1 if on.type == "cuda" else CHANNELS_LAST_FROM)
+    if last and on.type == "cpu":
+        small_maps.use_products(net)
     return net.to(on, memory_format=torch.channels_last) if last else net.to(on)
 
 
