@@ -20,7 +20,7 @@ from pipeline.core.stage import note, progress
 from pipeline.data import dataset
 from pipeline.network import build as network
 from pipeline.network import pretrained
-from pipeline.params.schema import Training
+from pipeline.params.schema import ResolvedTrain, Training
 from pipeline.train import (
     augment,
     averaging,
@@ -177,7 +177,7 @@ def optimizer_of(recipe: Training, net: Any) -> torch.optim.Optimizer:
 
 def training_loss(
     recipe: Training, net: Any, fitting: TrainingSplit, validation: Split, label: str, epochs: int
-) -> Callable[..., tuple[Tensor, Tensor]]:
+) -> Callable[..., tuple[Tensor, Tensor, Any]]:
     """Return `loss_and_outputs` of the network as a function of (x, y, weight).
 
     It is compiled where that saves time in the `epochs` that are left, and its gradients are the
@@ -217,7 +217,7 @@ def one_epoch(
     change: augment.Augment,
     state: State,
     label: str,
-    minimise: Callable[..., tuple[Tensor, Tensor]],
+    minimise: Callable[..., tuple[Tensor, Tensor, Any]],
     keep: Callable[[], None] = lambda: None,
     mix: mixing.Mix = lambda x, y: (x, y),
     average: Any = None,
@@ -235,7 +235,7 @@ def one_epoch(
     epoch = state.epoch
     sums = take_steps(recipe, net, optimizer, fitting, change, state, minimise, keep, mix, average)
     for each in (net, average) if average else (net,):
-        reestimate_batch_norm(each, fitting, train.batch)
+        reestimate_batch_norm(each, fitting, train)
         distributed.average_statistics(each)
     total, right, seen = sums.added_to(state.sums)
     row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "train_loss": total / seen}
@@ -264,7 +264,7 @@ def take_steps(
     fitting: TrainingSplit,
     change: augment.Augment,
     state: State,
-    minimise: Callable[..., tuple[Tensor, Tensor]],
+    minimise: Callable[..., tuple[Tensor, Tensor, Any]],
     keep: Callable[[], None] = lambda: None,
     mix: mixing.Mix = lambda x, y: (x, y),
     average: Any = None,
@@ -328,20 +328,22 @@ class Sums:
         return [a + b for a, b in zip(before, sums, strict=True)]
 
 
-def reestimate_batch_norm(net: Any, fitting: TrainingSplit, batch: int) -> None:
+def reestimate_batch_norm(net: Any, fitting: TrainingSplit, train: ResolvedTrain) -> None:
     """Estimate unsettled batch-norm statistics from the training split in random order.
 
     The order is random because a split is sorted by class, and a batch of one class has not the
-    variance of all classes.
+    variance of all classes. The precision is that of training steps, of which settled statistics
+    are.
     """
     if not batch_norm.unsettled_layers(net):
         return
     forward = TASKS[net.task].statistics_forward(net)
     order = fitting.shuffled()
-    own, full_batches = distributed.own_rows(order), len(order) // distributed.size() // batch
+    own, full_batches = distributed.own_rows(order), len(order) // distributed.size() // train.batch
     # Equally many batches in each process: a synchronized layer waits for all processes.
-    rows = own.split(batch)[:full_batches] if full_batches else [own]
-    batch_norm.reestimate(net, forward, (x for x, _ in fitting.read(rows, None)))
+    rows = own.split(train.batch)[:full_batches] if full_batches else [own]
+    with autocast(train.precision, fitting.device):
+        batch_norm.reestimate(net, forward, (x for x, _ in fitting.read(rows, None)))
 
 
 def require_finite_weights(net: nn.Module, label: str, epoch: int) -> None:
@@ -362,7 +364,7 @@ def optimizer_step(
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
-    minimise: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    minimise: Callable[..., tuple[Tensor, Tensor, Any]] | None = None,
     weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Take one optimizer step; return the loss without penalties, and correct predictions.
@@ -371,25 +373,29 @@ def optimizer_step(
     """
     train = recipe.train
     optimizer.zero_grad(set_to_none=True)  # before the step: the last gradients stay readable
-    loss, outputs = minimise(x, y, weight) if minimise else loss_and_outputs(recipe, net, x, y)
+    minimise = minimise or partial(loss_and_outputs, recipe, net)
+    loss, objective, outputs = minimise(x, y, weight)
     loss.backward()
     if train.clip_norm:
         nn.utils.clip_grad_norm_(net.parameters(), train.clip_norm)
     optimizer.step()
-    task = TASKS[net.task]
     with torch.no_grad():
-        return task.objective(outputs, y, train), task.sum_correct(outputs, y)
+        return objective.detach(), TASKS[net.task].sum_correct(outputs, y)
 
 
 def loss_and_outputs(
     recipe: Training, net: Any, x: Tensor, y: Tensor, weight: float = 1.0
-) -> tuple[Tensor, Any]:
-    """Return the loss of a step, with penalties and auxiliary heads, and the network's outputs."""
+) -> tuple[Tensor, Tensor, Any]:
+    """Return the loss of a step, with auxiliary heads and penalties, and without, and the network's
+    outputs.
+    """
     train, task = recipe.train, TASKS[net.task]
     with autocast(train.precision, x.device):
         outputs = task.forward(net, x, y, train)
     outputs = tree_map(in_float32, outputs)
-    return weight * task.training_loss(outputs, y, train) + penalty(net, train), outputs
+    objective = task.objective(outputs, y, train)
+    loss = weight * (objective + task.auxiliary_loss(outputs, y, train)) + penalty(net, train)
+    return loss, objective, outputs
 
 
 def in_float32(part: Any) -> Any:

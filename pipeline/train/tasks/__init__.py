@@ -29,11 +29,13 @@ class TrainTask(Protocol):
         evaluation mode nothing may be drawn at random.
         """
 
-    def training_loss(self, outputs: Any, y: Tensor, train: ResolvedTrain) -> Tensor:
-        """Return what a step minimises, a scalar: `objective` and the losses of auxiliary heads."""
-
     def objective(self, outputs: Any, y: Tensor, train: ResolvedTrain) -> Tensor:
-        """Return the mean loss over the rows of a batch, a scalar, which the history records."""
+        """Return the mean loss over the rows of a batch, a scalar, which the history records and a
+        step minimises.
+        """
+
+    def auxiliary_loss(self, outputs: Any, y: Tensor, train: ResolvedTrain) -> Tensor | float:
+        """Return what a step minimises besides, weighted: the losses of auxiliary heads."""
 
     def sum_correct(self, outputs: Any, y: Tensor) -> Tensor:
         """Return the sum over rows of the share that is right, a scalar."""

@@ -55,16 +55,16 @@ def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     return net.net.follow(before.flatten(0, 1), hidden, cell).unflatten(0, y.shape[:2])
 
 
-def training_loss(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the objective: there are no auxiliary heads."""
-    return objective(outputs, y, train)
-
-
 def objective(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean cross-entropy over all words of a batch."""
     smoothing = train.label_smoothing
     words = outputs.flatten(0, 2), y.flatten()
     return F.cross_entropy(*words, ignore_index=NONE, label_smoothing=smoothing)
+
+
+def auxiliary_loss(outputs: Tensor, y: Tensor, train: ResolvedTrain) -> float:
+    """Return 0: there are no auxiliary heads."""
+    return 0.0
 
 
 def sum_correct(outputs: Tensor, y: Tensor) -> Tensor:

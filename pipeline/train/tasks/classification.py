@@ -27,16 +27,14 @@ def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> tuple[Tenso
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def training_loss(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the loss of the network's own head and the weighted ones of auxiliary heads."""
-    zero = torch.zeros((), device=y.device)
-    aside = sum((cross_entropy(other, y, train) for other in outputs[1:]), zero)
-    return objective(outputs, y, train) + train.aux_weight * aside
-
-
 def objective(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean cross-entropy of the network's own head."""
     return cross_entropy(outputs[0], y, train)
+
+
+def auxiliary_loss(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor | float:
+    """Return the weighted cross-entropy of auxiliary heads."""
+    return train.aux_weight * sum(cross_entropy(other, y, train) for other in outputs[1:])
 
 
 def sum_correct(outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:

@@ -172,14 +172,14 @@ def sample_regions(
     return gather_rows(boxes, drawn), labels.gather(1, drawn), gather_rows(truths[..., :4], drawn)
 
 
-def training_loss(outputs: Losses, y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the sum of the four losses."""
-    return objective(outputs, y, train)
-
-
 def objective(outputs: Losses, y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the sum of the four losses, a scalar."""
     return torch.stack(outputs).sum()
+
+
+def auxiliary_loss(outputs: Losses, y: Tensor, train: ResolvedTrain) -> float:
+    """Return 0: there are no auxiliary heads."""
+    return 0.0
 
 
 def sum_correct(outputs: Losses, y: Tensor) -> Tensor:

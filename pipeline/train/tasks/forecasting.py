@@ -43,16 +43,14 @@ def forward(net: Any, x: Tensor, y: Tensor, train: ResolvedTrain) -> tuple[Tenso
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def training_loss(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
-    """Return the error of the forecast and the weighted ones of further members."""
-    zero = torch.zeros((), device=y.device)
-    aside = sum((forecast_error(other, y, train) for other in outputs[1:]), zero)
-    return objective(outputs, y, train) + train.aux_weight * aside
-
-
 def objective(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor:
     """Return the mean error of the forecast."""
     return forecast_error(outputs[0], y, train)
+
+
+def auxiliary_loss(outputs: tuple[Tensor, ...], y: Tensor, train: ResolvedTrain) -> Tensor | float:
+    """Return the weighted error of further members."""
+    return train.aux_weight * sum(forecast_error(other, y, train) for other in outputs[1:])
 
 
 def sum_correct(outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:

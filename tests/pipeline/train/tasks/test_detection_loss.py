@@ -139,7 +139,7 @@ def test_training_finds_the_boxes():
     for step in range(60):
         optimizer.zero_grad()
         outputs = detection.forward(net, x, y, train)
-        loss = detection.training_loss(outputs, y, train)
+        loss = detection.objective(outputs, y, train)
         loss.backward()
         if not step:
             assert all(p.grad is not None and p.grad.any() for p in net.parameters())
