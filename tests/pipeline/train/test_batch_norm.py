@@ -4,7 +4,7 @@ on.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,10 @@ from PIL import Image
 from torch import nn
 
 from pipeline.data import prepare
+from pipeline.network.modules import Classifier
+from pipeline.params.schema import ResolvedTrain
 from pipeline.train import batch_norm, loop
+from pipeline.train.batches import Batches
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -66,6 +69,18 @@ def test_converged_and_frozen_statistics_are_kept() -> None:
     assert len(batch_norm.unsettled_layers(net)) == 2
     net[1].eval()
     assert batch_norm.unsettled_layers(net) == [net[0]]
+
+
+@pytest.mark.parametrize(("precision", "seen"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_statistics_are_of_the_precision_of_training_steps(
+    precision: Literal["bf16", "fp32"], seen: torch.dtype
+) -> None:
+    inner = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    net, given = Classifier(inner, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).train(), []
+    inner[1].register_forward_pre_hook(lambda layer, inputs: given.append(inputs[0].dtype))
+    split = Batches(torch.randint(256, (12, 1, 4, 4), dtype=torch.uint8), torch.arange(12) % 3)
+    loop.reestimate_batch_norm(net, split, ResolvedTrain(batch=4, precision=precision))
+    assert given == [seen] * 3 and inner[1].running_mean.any()
 
 
 @pytest.mark.slow
