@@ -4,8 +4,9 @@ import copy
 import functools
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,29 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         folder = os.environ["CONVLINE_TESTS"] = tempfile.mkdtemp(prefix="convline-tests-")
         config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_read_once() -> Iterator[None]:
+    """Read the source of the exporter's 500 operators once a process: torch's exporter does so at
+    each export, which takes more than half the time of a small network's.
+    """
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(**opset: int) -> ONNXRegistry:
+        whole = read(**opset)
+        own = copy.copy(whole)
+        own.functions = {target: [*known] for target, known in whole.functions.items()}
+        return own  # to which an export may add operators
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 @pytest.fixture
@@ -61,6 +85,12 @@ def fake_cuda(request: pytest.FixtureRequest) -> stand_ins.FakeCuda:
     if reason := stand_ins.lacking():
         pytest.skip(reason)
     return stand_ins.built(request.config.cache.mkdir("fake-cuda"))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> load.Params:
+    """The repository's params.yaml, checked; no test changes it."""
+    return load.load(ROOT / "params.yaml")
 
 
 @pytest.fixture

@@ -12,20 +12,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.params.schema import Recipe
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch
-from torch import distributed as dist
 
-from pipeline.core.errors import StageError
-from pipeline.data import prepare
-from pipeline.network import pretrained
-from pipeline.train import checkpoint, distributed, loop
+def facts(recipe: Any, on: Any, bases: dict[str, Any]) -> dict[str, Any]:
+    # Imported here: the processes that write shards import this file again, and need no torch.
+    import torch
+    from torch import distributed as dist
 
+    from pipeline.core.errors import StageError
+    from pipeline.data import prepare
+    from pipeline.network import pretrained
+    from pipeline.train import checkpoint, distributed, loop
 
-def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:  # of shards, where the recipe asks for them
         source = prepare.make(recipe.data, Path(work))[0]
         base = bases.get(recipe.needs or "")
@@ -50,14 +49,27 @@ def facts(recipe: Recipe, on: torch.device, bases: dict[str, pretrained.Base]) -
     }
 
 
+def trained(given: str) -> dict[str, Any]:
+    """Return the facts of each recipe of a JSON text, as this process or group trains it."""
+    import torch
+
+    from pipeline.params.schema import Recipe
+
+    bases: dict[str, Any] = {}
+    return {
+        name: facts(Recipe.model_validate_json(json.dumps(recipe)), torch.device("cpu"), bases)
+        for name, recipe in json.loads(given).items()
+    }
+
+
 def main() -> None:
+    import torch
+
+    from pipeline.train import distributed
+
     given, answer = map(Path, sys.argv[1:])
-    with distributed.join_group(torch.device("cpu")) as on:
-        bases: dict[str, pretrained.Base] = {}
-        found = {
-            name: facts(Recipe.model_validate_json(json.dumps(recipe)), on, bases)
-            for name, recipe in json.loads(given.read_text()).items()
-        }
+    with distributed.join_group(torch.device("cpu")):
+        found = trained(given.read_text())
         if not distributed.rank():
             answer.write_text(json.dumps(found))
 

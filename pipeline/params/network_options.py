@@ -135,8 +135,11 @@ def options_of(source: str, arch: str, without: frozenset[str]) -> type[Part]:
     )
 
 
+@functools.cache
 def parse(source: str, arch: str) -> ast.Module:
-    """Return the syntax tree of models/<arch>.py; raise ParamsError where it is not Python."""
+    """Return the syntax tree of models/<arch>.py, which callers do not change; raise ParamsError
+    where it is not Python.
+    """
     try:
         return ast.parse(source)
     except SyntaxError as error:

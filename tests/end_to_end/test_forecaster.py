@@ -33,15 +33,14 @@ from pipeline.train import loop, losses
 Resolve = Callable[..., dict[str, Any]]
 CPU = torch.device("cpu")
 COMBINATIONS = {
-    "three columns": {},
+    "strided, covariates": {
+        "data": {"targets": ["sales", "visits"]},
+        "net": {"patch": 4, "stride": 2, "linear": False},
+    },
     "mixed, last value": {"net": {"independent": False, "normalise": "last"}},
-    "strided": {"net": {"patch": 4, "stride": 2, "linear": False}},
-    "levels": {"train": {"loss": "pinball"}},
-    "covariates": {"data": {"targets": ["sales", "visits"]}},
-    "calendar": {"data": {"calendar": ["hour", "month"]}},
-    "all": {"data": CALENDAR, "train": {"loss": "pinball"}},
-    "all, mixed": {
-        "data": CALENDAR,
+    "calendar, levels": {"data": CALENDAR, "train": {"loss": "pinball"}},
+    "calendar of hours, levels, mixed": {
+        "data": CALENDAR | {"calendar": ["hour", "month"]},
         "train": {"loss": "pinball"},
         "net": {"independent": False, "normalise": "none"},
     },

@@ -5,7 +5,6 @@ weights.
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ import pytest
 from convline.model_file.onnx_file import read_model_file
 from convline.runtime.placement import CPU
 from fake_cuda import FakeCuda
-from recipes import ROOT
+
+from pipeline.params.load import Params
+from pipeline.params.schema import Recipe
 
 CUDA = "CUDAExecutionProvider"
 WALK = """
@@ -82,14 +83,7 @@ def assert_on_cuda(found: dict[str, Any], on_cpu: set[str] = frozenset()) -> Non
     assert found["rows"] == [1, 7] and found["graph"] == 4
 
 
-@functools.cache
-def recipes() -> dict[str, Any]:
-    from pipeline.params import load as params
-
-    return params.load(ROOT / "params.yaml").models
-
-
-def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
+def exported(recipe: Recipe, file: Path, *, saliency: bool = False) -> Path:
     """Write the graph of an entry's untrained network, and return its file."""
     import torch
 
@@ -99,8 +93,8 @@ def exported(name: str, file: Path, *, saliency: bool = False) -> Path:
     from pipeline.network import build as network
 
     torch.manual_seed(0)
-    source = prepare.make(recipes()[name].data)[0]
-    net, x = network.build(recipes()[name], source).eval(), source.served("test")
+    source = prepare.make(recipe.data)[0]
+    net, x = network.build(recipe, source).eval(), source.served("test")
     graph = (
         gradients.export_with_saliency(net, x) if saliency else TASKS[source.task].export(net, x)
     )
@@ -138,36 +132,46 @@ def test_an_int8_file_is_refused_on_cuda(fake_cuda: FakeCuda) -> None:
     )
 
 
+ON_CPU: dict[str, set[str]] = {  # of each architecture, the operators that run on the CPU
+    "lenet5-digits": set(),
+    "cnn2-digits": set(),
+    "dilated-co2": SHAPES,
+    "dilated-sunspots": SHAPES,
+    "nlinear-co2": set(),
+    "alexnet-digits": set(),
+    "googlenet-digits": set(),
+    "highwayconv-digits": set(),
+    "resnet20-digits": set(),
+    "densenet121-digits": set(),
+}
+GRADIENT = "the gradient of cnn2-digits"
+
+
+@pytest.fixture(scope="module")
+def on_cuda(
+    fake_cuda: FakeCuda, shipped: Params, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What one process finds of the file of each architecture, and of one with a gradient."""
+    folder = tmp_path_factory.mktemp("untrained")
+    files = [exported(shipped.models[name], folder / f"{name}.onnx") for name in ON_CPU]
+    cnn2 = shipped.models["cnn2-digits"]
+    files.append(exported(cnn2, folder / "gradient.onnx", saliency=True))
+    return dict(zip([*ON_CPU, GRADIENT], walked(fake_cuda, *files), strict=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "on_cpu"),
-    [
-        ("lenet5-digits", set()),
-        ("cnn2-digits", set()),
-        ("dilated-co2", SHAPES),
-        ("dilated-sunspots", SHAPES),
-        ("nlinear-co2", set()),
-        ("alexnet-digits", set()),
-        ("googlenet-digits", set()),
-        ("highwayconv-digits", set()),
-        ("resnet20-digits", set()),
-        ("densenet121-digits", set()),
-    ],
-)
-def test_each_architecture_runs_on_cuda(
-    fake_cuda: FakeCuda, tmp_path: Path, name: str, on_cpu: set[str]
-) -> None:
+@pytest.mark.parametrize("name", ON_CPU)
+def test_each_architecture_runs_on_cuda(on_cuda: dict[str, dict[str, Any]], name: str) -> None:
     """Only arithmetic on shapes is on the CPU, in the forecasters that sort their quantiles."""
-    [found] = walked(fake_cuda, exported(name, tmp_path / "m.onnx"))
-    assert_on_cuda(found, on_cpu)
+    assert_on_cuda(on_cuda[name], ON_CPU[name])
 
 
 @pytest.mark.slow
-def test_a_gradient_in_the_file_runs_on_cuda(fake_cuda: FakeCuda, tmp_path: Path) -> None:
+def test_a_gradient_in_the_file_runs_on_cuda(on_cuda: dict[str, dict[str, Any]]) -> None:
     """No node that reads data is on the CPU, which `open_session` would refuse; `infer explain
     --device cuda` runs this graph.
     """
-    [found] = walked(fake_cuda, exported("cnn2-digits", tmp_path / "m.onnx", saliency=True))
+    found = on_cuda[GRADIENT]
     assert found["rows"] == [1, 7] and any(provider == CUDA for _, provider in found["nodes"])
 
 

@@ -1,5 +1,6 @@
 """Properties of every architecture of models/, and how architectures are found."""
 
+import copy
 import subprocess
 import sys
 from importlib import import_module
@@ -95,7 +96,6 @@ for arch in models.names():
         elif k == 0:
             EACH.append(case(arch, name, small(arch, reference | {"name": name}), pytest.mark.slow))
 every_network = pytest.mark.parametrize(("arch", "reference"), EVERY)
-each_network = pytest.mark.parametrize(("arch", "reference"), EACH)
 
 
 def network(arch, reference, seed=0):
@@ -121,33 +121,36 @@ def loss(output):
 # ---- every architecture
 
 
-@each_network
-def test_output_shape_and_finite(arch, reference):
+@pytest.fixture(
+    scope="module", params=[pytest.param(c.values, id=c.id, marks=c.marks) for c in EACH]
+)
+def each(request):
+    """A name, its reference, and the network in evaluation, built once for the tests below."""
+    arch, reference = request.param
+    return arch, reference, network(arch, reference)
+
+
+def test_output_shape_and_finite(each):
     """Logits (N, K), or forecasts (N, S, D), as the shared options ask."""
+    _, reference, net = each
     options = reference["options"]
     expected = (
         (3, options["classes"])
         if "classes" in options
         else (3, options["horizon"], options["series"])
     )
-    output = network(arch, reference)(samples(reference, 3))
+    output = net(samples(reference, 3))
     assert output.shape == expected and output.isfinite().all()
 
 
 @every_network
 def test_parameter_counts(arch, reference):
-    """REFERENCE, counted on the meta device at the paper's input size."""
+    """REFERENCE, counted on the meta device at the paper's input size. The rows of the layer table
+    sum to it, except for heads that run in training only; the last row is the output.
+    """
     net = summary.on_meta(arch, reference["options"])
     counts = (summary.trainable(net), summary.total(net) - summary.trainable(net))
     assert counts == (reference["trainable"], reference["fixed"])
-
-
-@every_network
-def test_layer_table_adds_up(arch, reference):
-    """The rows' parameters sum to the network's, except for heads that run in training only; the
-    last row is the output.
-    """
-    net = summary.on_meta(arch, reference["options"])
     rows = summary.layer_table(net, reference["input"])
     aside = [m for name, m in net.named_children() if name.startswith("aux")]
     assert sum(row["parameters"] for row in rows) == summary.total(net) - sum(
@@ -164,41 +167,36 @@ def test_layer_table_adds_up(arch, reference):
     assert rows[-1]["output"][0] in (classes, boxes, series, steps, series * steps, words)
 
 
-@each_network
-def test_rows_are_independent(arch, reference):
+def test_rows_are_independent(each):
     """In evaluation the output of a sample is bit-equal for any neighbours in its batch."""
-    net, x = network(arch, reference), samples(reference, 4)
+    _, reference, net = each
+    x = samples(reference, 4)
     other = x.clone()
     other[1] += 1
     changed = (net(x) != net(other)).flatten(1).any(1)
     assert changed.tolist() == [False, True, False, False]
 
 
-@each_network
-def test_one_step_lowers_the_loss(arch, reference):
-    """A gradient step so short that to first order it gains .01 lowers the loss of the same batch."""
-    net, x = network(arch, reference).train(), samples(reference, 16)
+def test_no_tensor_twice_in_the_state(each):
+    state = each[2].state_dict()
+    assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
+
+
+def test_one_step_lowers_the_loss(each):
+    """Every parameter gets a gradient, and a step so short that to first order it gains .01 lowers
+    the loss of the same batch.
+    """
+    _, reference, untrained = each
+    net, x = copy.deepcopy(untrained).train(), samples(reference, 16)
     torch.manual_seed(2)
     before = loss(net(x))
     before.backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
     steepness = sum(float(p.grad.square().sum()) for p in net.parameters())
     torch.optim.SGD(net.parameters(), lr=0.01 / steepness).step()
     torch.manual_seed(2)
     assert loss(net(x)) < before
-
-
-@each_network
-def test_every_parameter_gets_a_gradient(arch, reference):
-    net = network(arch, reference).train()
-    loss(net(samples(reference, 16))).backward()
-    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-@each_network
-def test_no_tensor_twice_in_the_state(arch, reference):
-    state = network(arch, reference).state_dict()
-    assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
 
 
 @pytest.mark.parametrize(

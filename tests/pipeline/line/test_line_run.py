@@ -53,15 +53,14 @@ open(LOG, "a").write(f"{begun} {time.time()} {','.join(targets)}\\n")
 
 @pytest.fixture
 def stand_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: params.Params
 ) -> Callable[..., list[tuple[float, float, str]]]:
     """A function that runs the line with TOOL for DVC; returns when each command began and ended."""
-    every = params.load(journey.ROOT / "params.yaml")
     tool, log = tmp_path / "dvc.py", tmp_path / "log"
     names = ["lenet5-digits", "fcnn0-digits", "dilated-waves"]
     stages = ("data", "train", "export", "explain", "check", "infer")
     planned = [f"{stage}@{name}" for stage in stages for name in names] + ["wheel"]
-    loaded = replace(every, line=names, line_studies=[])
+    loaded = replace(shipped, line=names, line_studies=[])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "DVC", [sys.executable, str(tool)])
 

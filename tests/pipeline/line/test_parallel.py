@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import journey
 import pytest
 
 from pipeline.core.errors import StageError
@@ -10,14 +9,9 @@ from pipeline.line import parallel
 from pipeline.params import load as params
 
 
-@pytest.fixture(scope="module")
-def every() -> params.Params:
-    return params.load(journey.ROOT / "params.yaml")
-
-
-def test_entries_run_after_the_ones_that_they_start_from(every: params.Params) -> None:
+def test_entries_run_after_the_ones_that_they_start_from(shipped: params.Params) -> None:
     names = ["lenet5-digits", "source-digits", "head-digits", "tuned-digits"]
-    every = replace(every, line=names, line_studies=["waves"])
+    every = replace(shipped, line=names, line_studies=["waves"])
     three = [
         [f"{stage}@{name}" for stage in ("data", "train", "export", "explain")] for name in names
     ]
@@ -30,17 +24,17 @@ def test_entries_run_after_the_ones_that_they_start_from(every: params.Params) -
     ]
 
 
-def test_what_will_not_run_is_no_target(every: params.Params) -> None:
+def test_what_will_not_run_is_no_target(shipped: params.Params) -> None:
     """A job without any is none; stages that run in turn later, such as check, are none either."""
-    every = replace(every, line=["source-digits", "head-digits"], line_studies=["waves"])
+    every = replace(shipped, line=["source-digits", "head-digits"], line_studies=["waves"])
     planned = {"train@head-digits", "export@head-digits", "check@head-digits", "report"}
     assert parallel.target_groups(every, planned) == [["train@head-digits", "export@head-digits"]]
     assert parallel.target_groups(every, {"report"}) == []
 
 
-def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(every: params.Params) -> None:
+def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(shipped: params.Params) -> None:
     """Stages that are done already are left out."""
-    every = replace(every, line=["a", "b", "c"])
+    every = replace(shipped, line=["a", "b", "c"])
     planned = {"package@a", "infer@a", "infer@b", "package@c", "infer@c", "report"}
     assert parallel.serving_groups(every, planned) == [
         ["package@a", "infer@a"],
@@ -50,20 +44,20 @@ def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(every: params.Par
     assert parallel.serving_groups(every, {"report"}) == []
 
 
-def test_checks_are_one_job(every: params.Params) -> None:
-    every = replace(every, line=["a", "b", "c"])
+def test_checks_are_one_job(shipped: params.Params) -> None:
+    every = replace(shipped, line=["a", "b", "c"])
     planned = {"check@c", "check@a", "infer@b", "report"}
     assert parallel.check_groups(every, planned) == [["check@a", "check@c"]]
     assert parallel.check_groups(every, {"report"}) == []
 
 
-def test_an_entry_is_served_with_what_it_starts_from(every: params.Params) -> None:
+def test_an_entry_is_served_with_what_it_starts_from(shipped: params.Params) -> None:
     """All but explanations; a name that is not in the line is left out."""
     stages = ("data", "train", "export", "check", "package", "infer")
     names = ("source-digits", "head-digits")
     expected = {"wheel", *(f"{stage}@{name}" for stage in stages for name in names)}
-    assert parallel.served_stages(every, ["head-digits", "nobody"]) == expected
-    assert parallel.served_stages(every, []) == set()
+    assert parallel.served_stages(shipped, ["head-digits", "nobody"]) == expected
+    assert parallel.served_stages(shipped, []) == set()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +65,7 @@ def test_an_entry_is_served_with_what_it_starts_from(every: params.Params) -> No
     [("cpu", True, 1, 1), ("cpu", True, 8, 2), ("auto", False, 8, 2), ("auto", True, 8, 1)],
 )
 def test_two_entries_are_served_at_once_and_one_on_a_gpu(
-    every: params.Params,
+    shipped: params.Params,
     device: str,
     gpu: bool,
     jobs: int,
@@ -80,14 +74,14 @@ def test_two_entries_are_served_at_once_and_one_on_a_gpu(
 ) -> None:
     monkeypatch.setattr(parallel, "sees_gpu", lambda: gpu)
     monkeypatch.setenv("JOBS", str(jobs))
-    assert parallel.serving_limit(replace(every, device=device)) == limit
+    assert parallel.serving_limit(replace(shipped, device=device)) == limit
 
 
 def test_the_number_of_jobs_fits_cores_and_memory(
-    every: params.Params, monkeypatch: pytest.MonkeyPatch
+    shipped: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOBS", raising=False)
-    on_cpu = replace(every, device="cpu", threads=1)
+    on_cpu = replace(shipped, device="cpu", threads=1)
     assert 1 <= parallel.job_limit(on_cpu) <= len(parallel.os.sched_getaffinity(0))
     assert parallel.job_limit(replace(on_cpu, threads=1000)) == 1
     assert not parallel.trains_one_at_a_time(on_cpu) and parallel.trains_one_at_a_time(
@@ -96,11 +90,11 @@ def test_the_number_of_jobs_fits_cores_and_memory(
     for seen in (True, False):
         monkeypatch.setattr(parallel, "sees_gpu", lambda seen=seen: seen)
         assert parallel.trains_one_at_a_time(
-            replace(every, device="auto")
+            replace(shipped, device="auto")
         ) == seen and not parallel.trains_one_at_a_time(on_cpu)
     monkeypatch.setenv("JOBS", "7")
     assert parallel.job_limit(on_cpu) == 7 and not parallel.trains_one_at_a_time(
-        replace(every, size="full")
+        replace(shipped, size="full")
     )
     monkeypatch.setenv("JOBS", "0")
     with pytest.raises(

@@ -159,14 +159,14 @@ def test_what_cannot_be_inserted_is_printed(file: Path, monkeypatch: pytest.Monk
         ("clothing", "has data.clothing already"),
     ],
 )
-def test_names_that_are_refused(file: Path, name: str, answer: str) -> None:
+def test_names_that_are_refused(shipped: params.Params, name: str, answer: str) -> None:
     with pytest.raises(StageError, match=answer):
-        require_free_name(name, params.load())
+        require_free_name(name, shipped)
 
 
-def test_allowed_names(file: Path) -> None:
+def test_allowed_names(shipped: params.Params) -> None:
     for name in ("pets", "pets-2", "2026"):
-        require_free_name(name, params.load())
+        require_free_name(name, shipped)
 
 
 def test_path_text(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import together
 import torch
 from recipes import IMAGE_RECIPE, ROOT, SERIES_RECIPE
 
@@ -26,7 +27,6 @@ from pipeline.params import load as params
 from pipeline.params.schema import Head, Recipe, Training
 from pipeline.train import distributed
 
-TOGETHER = ROOT / "tests" / "together.py"
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--local-addr=localhost")
 # Without batch normalisation and dropout two processes compute what one does, in another order of
 # float32 sums: each step differs by some 1e-7 of a weight, and 21 steps make less than a hundred
@@ -81,29 +81,28 @@ def test_two_processes_train_as_one(recipes: dict[str, Any], tmp_path: Path) -> 
 
     Batch norm's statistics are each process's own on a CPU, so there only the result is close.
     """
-    (tmp_path / "given.json").write_text(
-        json.dumps(
-            {
-                name: recipe.model_dump(mode="json", include=set(Recipe.model_fields))
-                for name, recipe in recipes.items()
-            }
-        )
+    given = json.dumps(
+        {
+            name: recipe.model_dump(mode="json", include=set(Recipe.model_fields))
+            for name, recipe in recipes.items()
+        }
     )
-    found = {}
-    for count in (1, 2):
-        answer, words = (
-            tmp_path / f"{count}.json",
-            [*LAUNCHER, "--nproc-per-node=2"] if count == 2 else [],
-        )
-        words = [sys.executable, *words, str(TOGETHER), str(tmp_path / "given.json"), str(answer)]
-        strict = {
-            **os.environ,
-            "PYTHONWARNINGS": "error::FutureWarning",
-        }  # torch 2.15 has given an option another name
-        subprocess.run(
-            words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600, env=strict
-        )
-        found[count] = json.loads(answer.read_text())
+    file, answer = tmp_path / "given.json", tmp_path / "answer.json"
+    file.write_text(given)
+    words = [
+        sys.executable,
+        *LAUNCHER,
+        "--nproc-per-node=2",
+        together.__file__,
+        str(file),
+        str(answer),
+    ]
+    # torch 2.15 has given an option another name
+    strict = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+    subprocess.run(
+        words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600, env=strict
+    )
+    found = {1: together.trained(given), 2: json.loads(answer.read_text())}
     assert (
         found[2]
         .pop("too few")["error"]

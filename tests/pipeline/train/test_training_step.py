@@ -201,10 +201,10 @@ def kind(recipe: Recipe) -> str:
     return json.dumps(outline(parts), sort_keys=True)
 
 
-def lightest() -> dict[str, Recipe]:
+def lightest(every: dict[str, Recipe]) -> dict[str, Recipe]:
     """Return one recipe of each kind: the one of the smallest depth."""
     found: dict[str, tuple[float, str, Recipe]] = {}
-    for name, recipe in recipes():
+    for name, recipe in every.items():
         size = recipe.net.get("depth", 0)
         if kind(recipe) not in found or size < found[kind(recipe)][0]:
             found[kind(recipe)] = (size, name, recipe)
@@ -228,11 +228,18 @@ def on_meta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(scope="module")
+def every(on_meta: None) -> dict[str, Recipe]:
+    return dict(recipes())
+
+
 @pytest.fixture(scope="module", params=["lightest", pytest.param("every", marks=pytest.mark.long)])
-def watched(on_meta: None, request: pytest.FixtureRequest) -> dict[str, tuple[Watch, int]]:
+def watched(
+    every: dict[str, Recipe], request: pytest.FixtureRequest
+) -> dict[str, tuple[Watch, int]]:
     """What was recorded of the recipes: of the lightest of each kind, or of every one."""
-    chosen = lightest().items() if request.param == "lightest" else recipes()
-    return {name: trained(recipe) for name, recipe in chosen}
+    chosen = lightest(every) if request.param == "lightest" else every
+    return {name: trained(recipe) for name, recipe in chosen.items()}
 
 
 def test_no_step_raises_in_deterministic_mode(watched: dict[str, tuple[Watch, int]]) -> None:
@@ -259,12 +266,13 @@ def test_no_step_waits_for_the_device(watched: dict[str, tuple[Watch, int]]) -> 
 @pytest.mark.parametrize(
     ("name", "found"), [("alexnet", {"_adaptive_avg_pool2d_backward"}), ("squeezenet1_1", set())]
 )
-def test_a_nondeterministic_gradient_is_detected(on_meta: None, name: str, found: set[str]) -> None:
+def test_a_nondeterministic_gradient_is_detected(
+    every: dict[str, Recipe], name: str, found: set[str]
+) -> None:
     """torchvision's AlexNet averages over 6 x 6 places, which has no deterministic gradient on a
     GPU.
     """
-    recipe = next(recipe for key, recipe in recipes() if key == "squeezenet-digits, full")
-    watch, _ = trained(recipe.updated(net={"name": name}))
+    watch, _ = trained(every["squeezenet-digits, full"].updated(net={"name": name}))
     assert watch.names & raising(str(torch.use_deterministic_algorithms.__doc__)) == found
 
 
