@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import convline
 import numpy as np
 import torch
+from convline.loading import open_model
+from convline.model_file.onnx_file import read_model_file
 from torch import nn
 
 from pipeline.core.files import fresh, read_json
@@ -88,7 +89,8 @@ def open_subject(name: str) -> Subject:
             replace_relus(net, example)
 
     net = load_network(name, recipe, source, prepare)
-    file = convline.load(OUT / name / "export" / "model.onnx", device="cpu")
+    path = OUT / name / "export" / "model.onnx"  # more threads would spin while others compute
+    file = open_model(read_model_file(path), "cpu", threads=recipe.threads)
     folder = fresh(OUT / name / "explain")
     macs = read_json(RESULTS / name / "train.json", f"train@{name}")["macs"]
     has_gradient = not recipe.on_features
