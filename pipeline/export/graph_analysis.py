@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -32,26 +32,46 @@ def run_graph(
     optimize: bool = True,
 ) -> list[np.ndarray]:
     """Return the named outputs, or the first one, for inputs x (N, ...); onnxruntime on the CPU."""
+    parts = [*run_batches(graph, x, outputs, optimize=optimize)]
+    # A number has no axis to join the batches' along.
+    columns = [[*map(np.atleast_1d, column)] for column in zip(*parts, strict=True)]
+    return [np.concatenate(column) if len(column) > 1 else column[0] for column in columns]
+
+
+def run_batches(
+    graph: onnx.ModelProto,
+    x: np.ndarray,
+    outputs: list[str] | None = None,
+    *,
+    optimize: bool = True,
+) -> Iterator[list[np.ndarray]]:
+    """Yield what `run_graph` joins: the outputs for each BATCH of inputs."""
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None  # onnxruntime does not read it
     session = open_session(graph.SerializeToString(), "cpu", threads=threads, optimize=optimize)
     name, outputs = session.get_inputs()[0].name, outputs or [session.get_outputs()[0].name]
-    parts = [
-        session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])})
-        for i in range(0, len(x), BATCH)
-    ]
-    # A number has no axis to join the batches' along.
-    return [np.concatenate([*map(np.atleast_1d, column)]) for column in zip(*parts, strict=True)]
+    for i in range(0, len(x), BATCH):
+        yield session.run(outputs, {name: np.ascontiguousarray(x[i : i + BATCH])})
 
 
 def inner_tensors(graph: onnx.ModelProto, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """Return the named tensors of the graph for inputs x (N, ...)."""
+    names = list(dict.fromkeys(names))
+    return dict(zip(names, run_graph(expose(graph, names), x, names), strict=True)) if names else {}
+
+
+def node_outputs(graph: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the first output of each node of the graph, by its name, for inputs x (N, ...)."""
+    return inner_tensors(graph, x, [node.output[0] for node in graph.graph.node])
+
+
+def expose(graph: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of the graph with the named tensors among its outputs."""
     copy = copy_graph(graph)
     existing = {output.name for output in copy.graph.output}
-    names = list(dict.fromkeys(names))
     copy.graph.output.extend(
         helper.make_empty_tensor_value_info(name) for name in names if name not in existing
     )
-    return dict(zip(names, run_graph(copy, x, names), strict=True)) if names else {}
+    return copy
 
 
 def value_ranges(
@@ -88,12 +108,16 @@ def copy_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def signal_to_noise(
-    reference: onnx.ModelProto, variant: onnx.ModelProto, x: np.ndarray
+    reference: onnx.ModelProto,
+    variant: onnx.ModelProto,
+    x: np.ndarray,
+    signals: dict[str, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Return the signal-to-noise ratio in dB of the output of each node of `variant`, in order.
 
     The output of the same node of `reference` for inputs x (N, ...) is the signal. A tensor has the
-    same name in both graphs; in a quantized graph its dequantized form is compared.
+    same name in both graphs; in a quantized graph its dequantized form is compared. signals: the
+    reference's tensors for x by name, if they are known.
     """
     existing = {name for node in variant.graph.node for name in node.output}
     pairs = {}
@@ -102,7 +126,8 @@ def signal_to_noise(
         dequantized = f"{tensor}_DequantizeLinear_Output"
         if node.op_type in (*PRODUCTS, *BETWEEN_PRODUCTS) and {tensor, dequantized} & existing:
             pairs[node.name] = (tensor, dequantized if dequantized in existing else tensor)
-    signals = inner_tensors(reference, x, [a for a, _ in pairs.values()])
+    if signals is None:
+        signals = inner_tensors(reference, x, [a for a, _ in pairs.values()])
     others = inner_tensors(variant, x, [b for _, b in pairs.values()])
     return {name: round(decibels(signals[a], others[b]), 2) for name, (a, b) in pairs.items()}
 
@@ -139,8 +164,12 @@ def find_float16_overflow(graph: onnx.ModelProto, x: np.ndarray) -> str | None:
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
     }
     nodes = {node.output[0]: node.name for node in graph.graph.node if node.output[0] in float16}
-    tensors = inner_tensors(graph, x, list(nodes))
-    return next((nodes[name] for name, t in tensors.items() if not np.isfinite(t).all()), None)
+    if nodes:
+        for tensors in run_batches(expose(graph, nodes), x, list(nodes)):
+            for name, tensor in zip(nodes.values(), tensors, strict=True):
+                if not np.isfinite(tensor).all():
+                    return name
+    return None
 
 
 def count_traffic(graph: onnx.ModelProto) -> dict[str, int]:

@@ -27,7 +27,7 @@ from pipeline.export.graph_analysis import (
     BETWEEN_PRODUCTS,
     PRODUCTS,
     copy_graph,
-    inner_tensors,
+    node_outputs,
     run_graph,
     signal_to_noise,
     signal_to_noise_drops,
@@ -67,10 +67,13 @@ def make_variants(
     if "int8" in checks.variants:
         int8 = search_int8(prepared, calibration, validation, task, checks.int8, checks.budget)
         variants.append(int8)
+    batch = calibration[:BATCH]  # whose tensors in fp32 both the conversion and the ratios need
+    tensors = node_outputs(prepared, batch)
     if "fp16" in checks.variants:
-        variants.append(convert_to_fp16(prepared, calibration))
-    batch = calibration[:BATCH]
-    return variants, {v.precision: signal_to_noise(prepared, v.graph, batch) for v in variants}
+        variants.append(convert_to_fp16(prepared, tensors))
+    return variants, {
+        v.precision: signal_to_noise(prepared, v.graph, batch, tensors) for v in variants
+    }
 
 
 def prepare_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,19 +94,20 @@ def prepare_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     return prepared
 
 
-def convert_to_fp16(prepared: onnx.ModelProto, calibration: np.ndarray) -> Variant:
+def convert_to_fp16(prepared: onnx.ModelProto, tensors: dict[str, np.ndarray]) -> Variant:
     """Return the graph with weights and arithmetic in float16; inputs and outputs keep their types.
 
-    Standardised grey levels can leave float16's range, so what comes before the first product stays
-    in fp32. So does what follows the last one, and each node whose tensors exceed MAX_FLOAT16.
+    tensors: what the nodes compute for calibration inputs, by name. Standardised grey levels can
+    leave float16's range, so what comes before the first product stays in fp32. So does what
+    follows the last one, and each node whose tensors exceed MAX_FLOAT16.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     outside = set(nodes_outside_products(prepared.graph))
     inside = [node for node in prepared.graph.node if node.name not in outside]
-    tensors = inner_tensors(prepared, calibration[:BATCH], [node.output[0] for node in inside])
-    large = {name for name, t in tensors.items() if np.abs(t).max(initial=0) > MAX_FLOAT16}
+    names = {node.output[0] for node in inside}
+    large = {name for name in names if np.abs(tensors[name]).max(initial=0) > MAX_FLOAT16}
     kept = [*outside, *(node.name for node in inside if large & {*node.input, *node.output})]
     with silence_converters():
         model = convert_float_to_float16(

@@ -210,9 +210,13 @@ def test_signal_to_noise_drop_of_each_node() -> None:
     }
 
 
+def convert_to_fp16(graph: onnx.ModelProto, x: np.ndarray) -> onnx.ModelProto:
+    return quantize.convert_to_fp16(graph, graph_analysis.node_outputs(graph, x)).graph
+
+
 def test_fp16_predicts_as_fp32(outlier: Case) -> None:
     graph, x, _ = outlier
-    made = quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph
+    made = convert_to_fp16(quantize.prepare_graph(graph), x)
     assert {w.data_type for w in made.graph.initializer} >= {TensorProto.FLOAT16}
     assert (
         np.abs(graph_analysis.run_graph(made, x)[0] - graph_analysis.run_graph(graph, x)[0]).max()
@@ -226,7 +230,7 @@ def test_a_tensor_that_two_nodes_read_is_cast_once(outlier: Case) -> None:
     graph, x, _ = outlier
     graph.graph.node.append(helper.make_node("ArgMax", ["s"], ["masks"], "argmax", axis=1))
     graph.graph.output.append(helper.make_tensor_value_info("masks", TensorProto.INT64, ["N", 1]))
-    made = quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph
+    made = convert_to_fp16(quantize.prepare_graph(graph), x)
     (masks,) = graph_analysis.run_graph(made, x, ["masks"])
     assert (masks == graph_analysis.run_graph(graph, x, ["masks"])[0]).all()
 
@@ -235,17 +239,20 @@ def test_a_node_beyond_float16_stays_in_fp32(outlier: Case) -> None:
     """A gain of 9e4 is beyond 65,504; without the check of its range it overflows."""
     _, x, _ = outlier
     graph = quantize.prepare_graph(two_products(gain=9e4))
-    made = quantize.convert_to_fp16(graph, x).graph
+    made = convert_to_fp16(graph, x)
     assert graph_analysis.find_float16_overflow(made, x) is None
     assert (
         np.abs(graph_analysis.run_graph(made, x)[0] - graph_analysis.run_graph(graph, x)[0]).max()
         < 5e-3
     )
-    blind = quantize.convert_to_fp16(graph, np.zeros((1, 2), np.uint8)).graph
+    blind = convert_to_fp16(graph, np.zeros((1, 2), np.uint8))
     for weight in blind.graph.initializer:  # the converter cuts weights at 1e4
         if list(weight.dims) == [2, 1]:
             weight.CopyFrom(numpy_helper.from_array(np.float16([[6e4], [6e4]]), weight.name))
     assert graph_analysis.find_float16_overflow(blind, x) == "first"
+    zeros = np.zeros((graph_analysis.BATCH, 2), np.uint8)  # a batch that does not overflow
+    assert graph_analysis.find_float16_overflow(blind, zeros) is None
+    assert graph_analysis.find_float16_overflow(blind, np.concatenate([zeros, x])) == "first"
 
 
 def test_memory_traffic_by_hand(outlier: Case) -> None:

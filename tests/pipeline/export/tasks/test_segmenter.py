@@ -7,6 +7,7 @@ import torch
 
 from pipeline.core.errors import StageError
 from pipeline.data.dataset import Data
+from pipeline.export.graph_analysis import node_outputs
 from pipeline.export.quantize import convert_to_fp16, prepare_graph
 from pipeline.export.tasks import TASKS as EXPORT
 from pipeline.network.build import build
@@ -84,7 +85,8 @@ def test_training_learns_and_the_file_computes_the_same(source: Data, batch_norm
     masks = session.run(["masks"], {"images": source.x["test"]})
     reached = task.count_correct(masks, source.y["test"])
     assert 0.7 * 17 < reached <= 17
-    half = convert_to_fp16(prepare_graph(graph), source.x["train"][:8]).graph
+    prepared = prepare_graph(graph)
+    half = convert_to_fp16(prepared, node_outputs(prepared, source.x["train"][:8])).graph
     masks = onnxruntime.InferenceSession(half.SerializeToString()).run(
         ["masks"], {"images": source.x["test"]}
     )
