@@ -145,7 +145,7 @@ def test_a_mistake_in_params_fails_at_once(clone: Path) -> None:
 
 def test_a_copy_without_git_works(tmp_path: Path) -> None:
     folder = copy_tree(tmp_path / "unzipped copy", git=False)
-    dvc(folder, "repro", "infer@fcnn0-digits")
+    run(folder, *SERVER, "dvc", "repro", "infer@fcnn0-digits")
     run(folder, sys.executable, "-m", "pipeline.report")
     assert result(folder, "fcnn0-digits", "infer")["equal"]
     page = (folder / "out" / "report" / "index.html").read_text()
@@ -166,36 +166,22 @@ def outcome(folder: Path) -> tuple[dict, str]:
     return result(folder, KILLED, "train"), history.read_text()
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[dict, str]]:
-    """A copy in which KILLED was trained without an interruption, and the outcome."""
-    folder = copy_tree(tmp_path_factory.mktemp("killed") / "copy", git=True)
-    edit_params(folder, lambda p: p["models"][KILLED]["train"].update(epochs=30))
-    dvc(folder, "repro", f"train@{KILLED}")
-    return folder, outcome(folder)
-
-
-@pytest.mark.parametrize("victim", ["train", "dvc"])
-def test_killed_training_ends_with_the_same_metrics(
-    uninterrupted: tuple[Path, tuple[dict, str]], victim: str
-) -> None:
-    """SIGKILL to the training process, or to the whole group of `dvc repro`; run again, the metrics
-    are equal.
+def test_killed_training_ends_with_the_same_metrics(tmp_path: Path) -> None:
+    """SIGKILL to the whole group of `dvc repro`; run again, the metrics are those of a training
+    that nothing interrupted.
     """
-    folder, expected = uninterrupted
+    folder = copy_tree(tmp_path / "copy", git=True)
+    edit_params(folder, lambda p: p["models"][KILLED]["train"].update(epochs=30))
+    run(folder, *SERVER, "dvc", "repro", f"train@{KILLED}")
+    expected = outcome(folder)
     for made in ("out", "results", ".dvc/cache", "dvc.lock"):
         path = folder / made
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if victim == "train":
-        dvc(folder, "repro", f"data@{KILLED}")
-        command = [sys.executable, "-m", "pipeline.train", KILLED]
-    else:
-        command = [sys.executable, "-m", "dvc", "repro", f"train@{KILLED}"]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     }
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "dvc", "repro", f"train@{KILLED}"],
         cwd=folder,
         env=environment,
         start_new_session=True,
@@ -205,7 +191,7 @@ def test_killed_training_ends_with_the_same_metrics(
     wait_for_checkpoint(folder, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    output = dvc(folder, "repro", f"train@{KILLED}")
+    output = run(folder, *SERVER, "dvc", "repro", f"train@{KILLED}")
     assert "continuing after epoch" in output
     assert outcome(folder) == expected
     assert not list((folder / "out" / "checkpoints").glob("*.pt"))
