@@ -6,9 +6,10 @@ The line runs `python -m pipeline.<stage> ENTRY` once for each entry. Imports co
 several seconds of CPU time where it needs PyTorch, its exporter and scikit-learn, and .5 s
 elsewhere. Each server of SERVERS imports its libraries once: a server of its own has those of the
 stages that must run without PyTorch. A `python` that is first on the command's PATH sends the
-stages to their server and runs anything else as it is. The server forks; the fork takes over the
-arguments, environment, streams and process group of the process that asked, and runs the stage.
-Only libraries are shared: each fork reads our own code anew.
+stages to their server (ask.py) and runs anything else as it is. The server forks; the fork takes
+over the arguments, environment, streams and process group of the process that asked, and runs the
+stage. The server also imports our own code, .3 s of each stage; where a file of it was edited
+since, or the stage runs in another folder, the fork reads all of it anew.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -54,6 +56,7 @@ SERVERS = (
             "onnxruntime.transformers.float16",
             "onnxscript.function_libs.torch_lib.ops",
             "PIL.ImageDraw",
+            "PIL.ImageFilter",
             "PIL.ImageOps",
             "pydantic.fields",
             "pydantic.json_schema",
@@ -74,7 +77,7 @@ SERVERS = (
         keeps_memory=True,  # not the others': they measure what the served files take
     ),
     Server(  # without PyTorch: what these stages run must do without it where it is served
-        ("data", "check", "package", "infer", "report", "line.dvc"),
+        ("params", "data", "check", "package", "infer", "report", "line.dvc", "line.run"),
         (
             "concurrent.futures.process",
             "configobj",
@@ -116,6 +119,7 @@ SERVERS = (
         ),
     ),
 )
+OWN = ("pipeline", "convline", "models")  # packages
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 SHIM_FOLDER = "CONVLINE_FORK_SERVER"  # in the environment of all that a fork server runs
 SHIM = """#!/bin/sh
@@ -125,6 +129,7 @@ exec {python} "$@"
 """
 CASE = """{modules}) exec {python} -I -S {file} {socket} "$@" ;;
 """
+ASK = Path(__file__).with_name("ask.py")
 
 
 def main() -> None:
@@ -162,11 +167,13 @@ def python_path() -> str:
 def write_shim(file: Path, addresses: list[str]) -> None:
     """Write the `python` that sends stages to their server; addresses: of SERVERS, in order."""
     file.parent.mkdir()
-    python, own = shlex.quote(sys.executable), shlex.quote(__file__)
+    python, file_of_ask = shlex.quote(sys.executable), shlex.quote(str(ASK))
     cases = ""
     for server, address in zip(SERVERS, addresses, strict=True):
         modules = " | ".join(f'"-m pipeline.{module}"' for module in server.modules)
-        cases += CASE.format(modules=modules, python=python, file=own, socket=shlex.quote(address))
+        cases += CASE.format(
+            modules=modules, python=python, file=file_of_ask, socket=shlex.quote(address)
+        )
     file.write_text(SHIM.format(cases=cases, python=python), encoding="utf-8")
     file.chmod(0o755)
 
@@ -192,7 +199,9 @@ def serve(server: Server, listener: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are not waited for
     parent = os.getppid()
+    begun = time.time()
     import_libraries(server)
+    import_stages(server)
     if server.keeps_memory:
         keep_freed_memory()
     gc.freeze()  # else a collection in a fork writes to, and so copies, the pages of all libraries
@@ -206,7 +215,7 @@ def serve(server: Server, listener: socket.socket) -> None:
             listener.close()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_stage(connection)
+            run_stage(connection, begun)
         connection.close()
 
 
@@ -218,6 +227,35 @@ def import_libraries(server: Server) -> None:
     """
     for name in server.libraries:
         importlib.import_module(name)
+
+
+def import_stages(server: Server) -> None:
+    """Import our own modules that the server's stages run; stage report runs once, with others."""
+    for name in server.modules:
+        if name != "report" and Path("pipeline", name, "__main__.py").exists():
+            with suppress(Exception):  # the stage itself will say what is wrong
+                importlib.import_module(f"pipeline.{name}.__main__")
+
+
+def forget_stages(begun: float, folder: str) -> None:
+    """Leave a fork our own modules that the server imported, but for those that a stage runs.
+
+    Where a file is newer than the server, which began at `begun` in `folder`, or this is another
+    folder, it leaves none.
+    """
+    own = {
+        name: Path(module.__file__ or "")
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in OWN
+    }
+    known = os.getcwd() == folder and all(
+        file.exists() and file.stat().st_mtime < begun for file in own.values()
+    )
+    for name in own:
+        if not known or name.endswith(".__main__"):
+            del sys.modules[name]
+    if known:
+        importlib.reload(sys.modules["pipeline"])  # it sets the environment, which is another one
 
 
 def keep_freed_memory() -> None:
@@ -232,8 +270,12 @@ def keep_freed_memory() -> None:
         library.mallopt(MMAP_THRESHOLD, 2**25)
 
 
-def run_stage(connection: socket.socket) -> NoReturn:
-    """Run the stage that the other end of the connection asks for, and send its exit status."""
+def run_stage(connection: socket.socket, begun: float) -> NoReturn:
+    """Run the stage that the other end of the connection asks for, and send its exit status.
+
+    begun: when the server did, in seconds of `time.time`.
+    """
+    folder = os.getcwd()
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as lines:
         request = json.loads(lines.readline())
@@ -246,10 +288,9 @@ def run_stage(connection: socket.socket) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     threading.Thread(target=end_with_asker, args=(connection, os.getpid()), daemon=True).start()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
-        del sys.modules[name]
     sys.argv = request["words"]  # ["-m", "pipeline.train", ENTRY]
     module = sys.argv.pop(1)
+    forget_stages(begun, folder)
     connection.sendall(b".")  # from here on Ctrl-C is ours
     status: object = 0
     try:
@@ -274,43 +315,5 @@ def end_with_asker(connection: socket.socket, worker: int) -> None:
         os.kill(worker, signal.SIGTERM)
 
 
-def ask(address: str, words: list[str]) -> NoReturn:
-    """Let the server run `python WORDS` and exit as it does; run it here if the server does not
-    begin it.
-    """
-    parent = os.getppid()
-    request = {
-        "words": words,
-        "cwd": os.getcwd(),
-        "environment": dict(os.environ),
-        "group": os.getpgrp(),
-    }
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(address)
-            socket.send_fds(connection, [b"."], [0, 1, 2])
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            begun = connection.recv(1)
-        except KeyboardInterrupt:
-            os._exit(130)
-        except OSError:
-            begun = b""
-        if not begun:
-            os.execv(sys.executable, [sys.executable, *words])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker is in our group and hears Ctrl-C
-        connection.settimeout(1)
-        status = None
-        while status is None:
-            if os.getppid() != parent:  # DVC was killed; the worker ends with us
-                os._exit(1)
-            with suppress(TimeoutError):
-                status = connection.recv(1)
-    if not status:
-        print(f"error: {' '.join(words[1:])}: ended by a signal (out of memory?)", file=sys.stderr)
-    os._exit(status[0] if status else 1)
-
-
 if __name__ == "__main__":
-    if sys.flags.isolated:  # started by the shim
-        ask(sys.argv[1], sys.argv[2:])
     main()

@@ -45,9 +45,17 @@ def check_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
     return keep_planned([[f"{CHECK}@{name}" for name in every.line]], planned)
 
 
-def serving_groups(every: params.Params, planned: set[str]) -> list[list[str]]:
-    """Return the DVC targets that package and serve each checked entry; a job for each entry."""
-    return keep_planned([[f"{stage}@{name}" for stage in SERVING] for name in every.line], planned)
+def serving_groups(every: params.Params, planned: set[str], jobs: int) -> list[list[str]]:
+    """Return the DVC targets of each of so many jobs, which package and serve checked entries.
+
+    They are dealt in turn: neighbours of the line take about as long, and DVC takes a second to
+    start.
+    """
+    entries = keep_planned(
+        [[f"{stage}@{name}" for stage in SERVING] for name in every.line], planned
+    )
+    dealt = [list(itertools.chain(*entries[job::jobs])) for job in range(jobs)]
+    return [targets for targets in dealt if targets]
 
 
 def served_stages(every: params.Params, names: list[str]) -> set[str]:

@@ -100,10 +100,10 @@ def planned_stages() -> list[str]:
 
     Each comes after those that it depends on.
     """
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import plan_repro
 
-    with Repo() as repo:
+    with Repo() as repo, lock_repo(repo):  # else DVC would read its files for each of the two
         graph, changed = repo.index.graph, repo.status()  # edges lead from a stage to what it needs
         waiting = [stage for stage in graph if stage.addressing in changed]
         planned: set[str] = set()
@@ -112,6 +112,20 @@ def planned_stages() -> list[str]:
                 planned.add(stage.addressing)
                 waiting += graph.predecessors(stage)
         return [stage.addressing for stage in plan_repro(graph) if stage.addressing in planned]
+
+
+def sources_have_changed() -> bool:
+    """Return whether a stage that reads files that no stage makes, such as code, would run now."""
+    from dvc.repo import Repo, lock_repo
+
+    with Repo() as repo, lock_repo(repo):
+        made = repo.index.outs_trie
+        reads_sources = [
+            stage
+            for stage in repo.index.stages
+            if not all(made.shortest_prefix(dep.fs.parts(dep.fs_path)) for dep in stage.deps)
+        ]
+        return any(stage.status() for stage in reads_sources)
 
 
 def reproduce(job: str, targets: list[str], output: Output, threads: int | None = None) -> bool:
@@ -194,10 +208,11 @@ def run_line(
 
 def run_part(every: params.Params, part: set[str], output: Output) -> None:
     """Train what is left of these stages side by side, check in turn, and serve side by side."""
+    serving = serving_limit(every)
     for groups, limit in (
         (target_groups(every, part & output.left), job_limit(every)),
         (check_groups(every, part & output.left), 1),
-        (serving_groups(every, part & output.left), serving_limit(every)),
+        (serving_groups(every, part & output.left, serving), serving),
     ):
         if not output.failures:
             run_side_by_side(every, groups, limit, output)
@@ -228,7 +243,7 @@ def main() -> None:
         )
     seconds = time.monotonic() - start
     print(f"{len(output.done)} stages ran in {seconds // 60:.0f} min {seconds % 60:.0f} s")
-    if planned_stages():  # how many will run is known only after stage params, on which all depend
+    if sources_have_changed():  # which stages depend on them is known only after stage params
         print("files have changed meanwhile: run `make` again", file=sys.stderr)
 
 

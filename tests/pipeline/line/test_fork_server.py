@@ -74,7 +74,7 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
     """
     package = tmp_path / "pipeline"
     (package / "line").mkdir(parents=True)
-    for name in ("__init__.py", "line/__init__.py", "line/fork_server.py"):
+    for name in ("__init__.py", "line/__init__.py", "line/fork_server.py", "line/ask.py"):
         shutil.copy(line.REPOSITORY / "pipeline" / name, package / name)
     (package / "explain.py").write_text(PROBE)
     monkeypatch.chdir(tmp_path)
@@ -111,6 +111,33 @@ def test_dvc_is_forked_as_the_stages_are() -> None:
     new, forked = (run("pipeline.line.dvc", "--version", forked=forked) for forked in (False, True))
     assert new.returncode == forked.returncode == 0 and new.stdout == forked.stdout
     assert IMPORTED_DVC.search(new.stderr) and not IMPORTED_DVC.search(forked.stderr)
+
+
+IMPORTED_BEFORE = """
+import os, sys
+seen = "pipeline.core.stage" in sys.modules
+import pipeline.core.stage
+if __name__ == "__main__":
+    print(seen, getattr(pipeline.core.stage, "EDITED", 0), os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+def test_our_own_code_is_imported_once_and_anew_where_it_is_edited(tmp_path: Path) -> None:
+    """The first fork has a module from the server, one elsewhere or after an edit has not; each
+    sets its environment.
+    """
+    shutil.copytree(line.REPOSITORY / "pipeline", tmp_path / "pipeline")
+    (tmp_path / "pipeline" / "check" / "__main__.py").write_text(IMPORTED_BEFORE)
+    edit = "echo EDITED = 1 >> pipeline/core/stage.py"
+    elsewhere = "mkdir other && cp -r pipeline other && cd other"
+    check = "env -u OMP_WAIT_POLICY python -m pipeline.check"
+    words = [*SERVER, "sh", "-c", f"{check}; ({elsewhere} && {check}); {edit}; {check}"]
+    environment = os.environ | {"PYTHONPATH": str(line.REPOSITORY / "serve")}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert done.stdout.splitlines() == ["True 0 PASSIVE", "False 0 PASSIVE", "False 1 PASSIVE"]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
@@ -268,6 +295,7 @@ import sys
 from pipeline.line import fork_server
 for server in fork_server.SERVERS:
     fork_server.import_libraries(server)
+    fork_server.import_stages(server)
 import torch
 print("started:", torch.cuda.is_initialized(), file=sys.stderr, flush=True)
 torch.cuda.is_available()
@@ -303,8 +331,8 @@ def members(group: int) -> list[psutil.Process]:
 
 
 def is_shim(process: psutil.Process) -> bool:
-    """The servers are called by the name of the module, the shim calls the file."""
-    return any(word.endswith("fork_server.py") for word in process.cmdline())
+    """The servers are called by the name of a module, the shim calls a file."""
+    return any(word.endswith("ask.py") for word in process.cmdline())
 
 
 def wait_for(look: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:

@@ -32,16 +32,19 @@ def test_what_will_not_run_is_no_target(shipped: params.Params) -> None:
     assert parallel.target_groups(every, {"report"}) == []
 
 
-def test_each_entry_is_packaged_and_served_in_a_job_of_its_own(shipped: params.Params) -> None:
-    """Stages that are done already are left out."""
-    every = replace(shipped, line=["a", "b", "c"])
-    planned = {"package@a", "infer@a", "infer@b", "package@c", "infer@c", "report"}
-    assert parallel.serving_groups(every, planned) == [
-        ["package@a", "infer@a"],
-        ["infer@b"],
-        ["package@c", "infer@c"],
+def test_entries_are_packaged_and_served_by_so_many_jobs_in_turn(shipped: params.Params) -> None:
+    """Stages that are done already are left out, and an entry without any takes no turn."""
+    every = replace(shipped, line=["a", "b", "c", "d"])
+    planned = {"package@a", "infer@a", "infer@c", "package@d", "infer@d", "report"}
+    assert parallel.serving_groups(every, planned, 2) == [
+        ["package@a", "infer@a", "package@d", "infer@d"],
+        ["infer@c"],
     ]
-    assert parallel.serving_groups(every, {"report"}) == []
+    assert parallel.serving_groups(every, planned, 1) == [
+        ["package@a", "infer@a", "infer@c", "package@d", "infer@d"]
+    ]
+    assert parallel.serving_groups(every, {"infer@b"}, 2) == [["infer@b"]]
+    assert parallel.serving_groups(every, {"report"}, 2) == []
 
 
 def test_checks_are_one_job(shipped: params.Params) -> None:
