@@ -243,13 +243,10 @@ def forget_stages(begun: float, folder: str) -> None:
     Where a file is newer than the server, which began at `begun` in `folder`, or this is another
     folder, it leaves none.
     """
-    own = {
-        name: Path(module.__file__ or "")
-        for name, module in sys.modules.items()
-        if name.partition(".")[0] in OWN
-    }
+    own = [name for name in sys.modules if name.partition(".")[0] in OWN]
+    files = [Path(sys.modules[name].__file__ or __file__) for name in own]
     known = os.getcwd() == folder and all(
-        file.exists() and file.stat().st_mtime < begun for file in own.values()
+        file.exists() and file.stat().st_mtime < begun for file in files
     )
     for name in own:
         if not known or name.endswith(".__main__"):
