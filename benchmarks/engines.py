@@ -52,6 +52,7 @@ class Measured:
     def __init__(self, name: str, checked: dict[str, Any], speed: dict[str, Any]) -> None:
         self.name, self.checked, self.speed = name, checked, speed
         self.engines: dict[str, Any] = speed["engines"]["cpu"]
+        self.processor: str = speed["machine"]["cpu"]
         self.best = best_rates(self.engines["rates"])
 
     def gain(self, key: tuple[str, str]) -> str:
@@ -98,21 +99,27 @@ def read_entries(names: tuple[str, ...]) -> tuple[list[Measured], list[str]]:
 
 
 def write_page(page: Path, measured: list[Measured], missing: list[str]) -> None:
-    """Write this processor's table. StageError without an entry that was measured."""
+    """Write the table of each processor that measured an entry; StageError where there is none."""
     if not measured:
         what = "no classifier in results/ has been measured under another engine than onnxruntime"
         raise StageError(f"{what}; set `check.engines: [all]` and run `dvc repro`")
+    if not page.exists():
+        page.write_text(HEAD, encoding="utf-8")
+    for processor in dict.fromkeys(one.processor for one in measured):
+        ours = [one for one in measured if one.processor == processor]
+        write_block(page, "engines", processor, table(ours, missing))
+
+
+def table(measured: list[Measured], missing: list[str]) -> str:
+    """Return one processor's table, and why variants were refused."""
     first = measured[0]
     machine, release = first.speed["machine"], first.engines["version"].partition("-")[0]
-    text = f"{machine['cpu']}, {machine['cores']} cores; onnxruntime {machine['onnxruntime']}, "
+    text = f"{first.processor}, {machine['cores']} cores; onnxruntime {machine['onnxruntime']}, "
     text += f"OpenVINO {release}.\n{TABLE}" + "".join(f"{one.row()}\n" for one in measured)
     if missing:
         text += f"\nNot measured: {', '.join(missing)}.\n"
     reasons = [f"- {one.name}: {why}\n" for one in measured for why in one.refusals()]
-    text += "\nRefused:\n\n" + "".join(reasons) if reasons else ""
-    if not page.exists():
-        page.write_text(HEAD, encoding="utf-8")
-    write_block(page, "engines", machine["cpu"], text)
+    return text + ("\nRefused:\n\n" + "".join(reasons) if reasons else "")
 
 
 @click.command()

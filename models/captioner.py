@@ -197,7 +197,8 @@ class Captioner(nn.Module):
             cell = forget * cell + new * parts[2].tanh()
             hidden = output * cell.tanh()
             states.append(hidden)
-        return self.head(torch.stack(states, 1)).log_softmax(2)
+        after = self.head(torch.cat(states)).log_softmax(1)  # (L N, V)
+        return after.unflatten(0, words.T.shape).transpose(0, 1)
 
     def forward(self, x: Tensor, words: Tensor | None = None) -> Tensor:
         """`words`: int64 (N, L), <start> and those of the caption; without them <start> alone."""

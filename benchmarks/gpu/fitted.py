@@ -68,9 +68,9 @@ def write(folder: Path, side: int = SIDE, depth: int = 50) -> None:
     graph = export.export_network(net, x)
     np.save(folder / "answers.npy", export.torch_outputs(net, x)[0])
     onnx.save(graph, folder / "model.onnx")
-    onnx.save(
-        quantize.convert_to_fp16(quantize.prepare_graph(graph), x).graph, folder / "model.fp16.onnx"
-    )
+    prepared = quantize.prepare_graph(graph)
+    tensors = graph_analysis.node_outputs(prepared, x[: graph_analysis.BATCH])
+    onnx.save(quantize.convert_to_fp16(prepared, tensors).graph, folder / "model.fp16.onnx")
     ops = {
         "macs": build_module.multiply_adds(net, torch.from_numpy(x[:1])),
         **graph_analysis.count_traffic(graph),

@@ -60,7 +60,10 @@ def inner_tensors(graph: onnx.ModelProto, x: np.ndarray, names: list[str]) -> di
 
 
 def node_outputs(graph: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the first output of each node of the graph, by its name, for inputs x (N, ...)."""
+    """Return the first output of each node of the graph by name, for a BATCH of inputs or less.
+
+    What has no axis of the batch could not be joined.
+    """
     return inner_tensors(graph, x, [node.output[0] for node in graph.graph.node])
 
 

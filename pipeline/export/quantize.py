@@ -57,7 +57,8 @@ def make_variants(
     Beside them the signal-to-noise ratio of each node in dB, by precision.
     """
     task = TASKS[source.task]
-    if not task.count_correct or not any(node.op_type in PRODUCTS for node in graph.graph.node):
+    has_products = any(node.op_type in PRODUCTS for node in graph.graph.node)
+    if not (task.count_correct and has_products and checks.variants):
         return [], {}
     prepared = prepare_graph(graph)
     train = source.x["train"]

@@ -240,13 +240,14 @@ def import_stages(server: Server) -> None:
 def forget_stages(begun: float, folder: str) -> None:
     """Leave a fork our own modules that the server imported, but for those that a stage runs.
 
-    Where a file is newer than the server, which began at `begun` in `folder`, or this is another
+    Where a file has changed since the server began, at `begun` in `folder`, or this is another
     folder, it leaves none.
     """
     own = [name for name in sys.modules if name.partition(".")[0] in OWN]
     files = [Path(sys.modules[name].__file__ or __file__) for name in own]
+    # By ctime: a file that is moved or copied here may keep its mtime.
     known = os.getcwd() == folder and all(
-        file.exists() and file.stat().st_mtime < begun for file in files
+        file.exists() and file.stat().st_ctime < begun for file in files
     )
     for name in own:
         if not known or name.endswith(".__main__"):

@@ -2,8 +2,9 @@
 
 Entries that start from one another run in turn. On a GPU, and at full size, one training runs at a
 time, while other entries are exported and explained on the cores. Stage check comes later, alone,
-because it measures latency; then entries are packaged and served, two at once, or one where there
-is a GPU. JOBS in the environment sets how many jobs run at once.
+because it measures latency; a stage of its own for that would gain little, since most of what else
+check computes takes all cores too. Then entries are packaged and served, two at once, or one where
+there is a GPU. JOBS in the environment sets how many jobs run at once.
 """
 
 from __future__ import annotations

@@ -168,8 +168,8 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
 def run_side_by_side(
     every: params.Params, todo: list[list[str]], limit: int, output: Output
 ) -> None:
-    """Run jobs, each of DVC targets, `limit` at once; after a failure, what is running ends and
-    nothing is begun.
+    """Run jobs, each of DVC targets, `limit` at once; after a failure no job is begun, and those
+    that run go on to their ends.
     """
     one_training = trains_one_at_a_time(every)
     stop = threading.Event()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 PIXELS = 16  # of the result, at most
@@ -65,7 +66,7 @@ class Conv2d(nn.Conv2d):
     """torch's layer, under its name in the table of layers."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self.training:
+        if not self.training or x.dim() != 4:
             return super()._conv_forward(x, weight, bias)
         kernel, padding = self.kernel_size, self.padding
         if isinstance(padding, str):
@@ -74,18 +75,19 @@ class Conv2d(nn.Conv2d):
             axis_of(x.shape[2 + k], kernel[k], self.stride[k], padding[k]) for k in (0, 1)
         )
         even = self.padding == "same" and any(side % 2 == 0 for side in kernel)  # one-sided
-        if even or rows.results * columns.results > PIXELS:
+        seen = min(rows.results, columns.results, rows.taps, columns.taps, len(x)) > 0
+        if even or not seen or rows.results * columns.results > PIXELS:
             return super()._conv_forward(x, weight, bias)
         if torch.is_autocast_enabled("cpu"):
             to = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(to), weight.to(to), None if bias is None else bias.to(to)
         result: Tensor = Product.apply(x, weight, bias, rows, columns)
-        return result
+        return result.view(len(x), rows.results, columns.results, -1).permute(0, 3, 1, 2)
 
 
 class Product(torch.autograd.Function):
-    """The convolution of maps (N, C, H, W) as one product, of what each result sees (N h w, a b C)
-    and the kernel's a x b taps that reach the map (a b C, O). Layouts are channels last.
+    """The convolution of maps (N, C, H, W) as one product (N h w, O), of what each result sees
+    (N h w, a b C) and the kernel's a x b taps that reach the map (a b C, O): im2col.
     """
 
     @staticmethod
@@ -102,25 +104,24 @@ class Product(torch.autograd.Function):
         ).reshape(-1, rows.taps * columns.taps * x.shape[1])
         ctx.save_for_backward(seen, weight)
         ctx.axes = rows, columns
-        result = F.linear(seen, matrix_of(weight, rows, columns), bias)
-        return result.view(len(x), rows.results, columns.results, -1).permute(0, 3, 1, 2)
+        return F.linear(seen, matrix_of(weight, rows, columns), bias)
 
     @staticmethod
+    @once_differentiable  # what each result sees is saved without its own history
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (seen, weight), (rows, columns) = ctx.saved_tensors, ctx.axes
         of_x, of_weight, of_bias = None, None, None
-        by_result = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
         taps = rows.taps, columns.taps, weight.shape[1]
         if ctx.needs_input_grad[0]:
-            back = by_result @ matrix_of(weight, rows, columns)
-            back = back.view(len(gradient), rows.results, columns.results, *taps)
+            back = gradient @ matrix_of(weight, rows, columns)
+            back = back.view(-1, rows.results, columns.results, *taps)
             of_x = add_up(back, rows, columns).permute(0, 3, 1, 2).to(gradient.dtype)
         if ctx.needs_input_grad[1]:
-            of_taps = (by_result.T @ seen).view(-1, *taps).permute(0, 3, 1, 2)
+            of_taps = (gradient.T @ seen).view(-1, *taps).permute(0, 3, 1, 2)
             of_weight = torch.zeros_like(weight)
             of_weight[:, :, rows.part, columns.part] = of_taps
         if ctx.needs_input_grad[2]:
-            of_bias = by_result.sum(0)
+            of_bias = gradient.sum(0)
         return of_x, of_weight, of_bias, None, None
 
 
@@ -131,9 +132,10 @@ def matrix_of(weight: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 def add_up(back: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """Return the gradient of maps (N, H, W, C), from what each tap of each result gives back (N, h,
-    w, a, b, C); sums of bf16 are of float32.
+    w, a, b, C), col2im; sums of bf16 are of float32.
     """
-    if rows.taps == columns.taps == 1 and back.shape[1:3] == (rows.side, columns.side):
+    one_tap = rows.taps == columns.taps == 1 and not (rows.before or columns.before)
+    if one_tap and back.shape[1:3] == (rows.side, columns.side):
         return back[:, :, :, 0, 0]
     sides = (axis.before + axis.side + axis.after for axis in (rows, columns))
     dtype = torch.promote_types(back.dtype, torch.float32)

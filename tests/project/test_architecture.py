@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "models": {"models"},
     "pipeline": {"pipeline", "models", "convline"},
 }
-TORCH_FREE = ["check", "package", "wheel", "infer", "report"]
+TORCH_FREE = ["params", "data", "check", "package", "wheel", "infer", "report"]
 # Package of pipeline/ -> the packages of pipeline/ that it may import.
 PIPELINE_ARROWS = {
     "core": set(),

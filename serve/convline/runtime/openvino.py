@@ -1,10 +1,9 @@
 """OpenVINO as the engine of a session: the calls that models make of onnxruntime's session.
 
 OpenVINO runs fastest on fixed shapes, so the graph is compiled for each batch size that is used. A
-batch that has no compiled size of its own is padded to a larger one, if that is of less than twice
-its rows, or if such a batch comes for the first time: the rest of a table does not cost a
-compilation. OpenVINO takes bfloat16 where the processor has it, unless it is told to compute in
-float32.
+batch that has no compiled size of its own, but one of less than twice its rows, is padded to that
+one: the rest of a table does not cost a compilation. OpenVINO takes bfloat16 where the processor
+has it, unless it is told to compute in float32.
 """
 
 import re
@@ -60,9 +59,6 @@ class OpenVinoSession:
         self._threads, self._lock = threads, threading.Lock()
         # By batch size: what is compiled, and its requests that no thread uses now.
         self._compiled: dict[int, tuple[Any, deque[Any]]] = {}
-        self._padded: set[int] = (
-            set()
-        )  # batch sizes that came once, and were far from a compiled one
         try:
             self._graph = core().read_model(model)
         except RuntimeError as error:
@@ -99,10 +95,7 @@ class OpenVinoSession:
     def _compile_for(self, count: int) -> tuple[int, tuple[Any, deque[Any]]]:
         """Return the compiled batch size that takes a batch of `count`, and what belongs to it."""
         with self._lock:
-            size = min((n for n in self._compiled if n >= count), default=count)
-            if size >= 2 * count:
-                size = count if count in self._padded else size
-                self._padded.add(count)
+            size = min((n for n in self._compiled if count <= n < 2 * count), default=count)
             if size not in self._compiled:
                 graph = self._graph.clone()
                 graph.reshape({port: [size, *port.partial_shape[1:]] for port in graph.inputs})

@@ -128,7 +128,8 @@ def test_our_own_code_is_imported_once_and_anew_where_it_is_edited(tmp_path: Pat
     """
     shutil.copytree(line.REPOSITORY / "pipeline", tmp_path / "pipeline")
     (tmp_path / "pipeline" / "check" / "__main__.py").write_text(IMPORTED_BEFORE)
-    edit = "echo EDITED = 1 >> pipeline/core/stage.py"
+    file = "pipeline/core/stage.py"
+    edit = f"cp -p {file} old; echo EDITED = 1 >> {file}; touch -r old {file}"  # with its old time
     elsewhere = "mkdir other && cp -r pipeline other && cd other"
     check = "env -u OMP_WAIT_POLICY python -m pipeline.check"
     words = [*SERVER, "sh", "-c", f"{check}; ({elsewhere} && {check}); {edit}; {check}"]
@@ -246,7 +247,7 @@ def test_errors_and_exit_codes_are_passed_on() -> None:
     done = run("pipeline.train", "nobody", forked=True)
     assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr
     assert not IMPORTED.search(done.stderr)
-    assert run("pipeline.params", "--names", forked=True).returncode == 0  # it is not forked
+    assert run("pipeline.new", "--help", forked=True).returncode == 0  # it is not forked
     assert subprocess.run([*SERVER, "sh", "-c", "exit 7"], check=False).returncode == 7
     done = subprocess.run(SERVER, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "usage" in done.stderr

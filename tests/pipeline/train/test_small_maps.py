@@ -10,7 +10,7 @@ from pipeline.train import device, small_maps
 
 SIDES = [(1, 1), (2, 2), (3, 3), (4, 4), (3, 1), (8, 8), (7, 5)]
 KERNELS = [
-    *((1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (2, 1, 1), (1, 2, 0)),
+    *((1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (2, 1, 1), (1, 2, 0), (1, 2, 1)),
     *(((1, 7), 1, (0, 3)), ((7, 1), 1, "same"), (3, 1, "same"), (2, 1, "same"), (1, 1, "valid")),
 ]
 CASES = [
@@ -41,6 +41,45 @@ def test_products_are_the_convolution(sides, kernel, stride, padding, memory):
     small_maps.use_products(layer)
     found = results(layer, x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_next_layer_may_change_the_result_in_place():
+    """As `nn.ReLU(inplace=True)` and shortcuts do."""
+    x = torch.randn(2, 8, 4, 4)
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True))
+    expected = net(x).detach()
+    small_maps.use_products(net)
+    y = net(x)
+    torch.testing.assert_close(y, expected)
+    (net[0](x).add_(x) + y).sum().backward()
+    assert net[0].weight.grad.count_nonzero()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [((0, 3, 2, 2), 3, 1, 1), ((3, 2, 2), 3, 1, 1), ((2, 3, 1, 1), 1, 7, 3)],
+    ids=["no images", "one image", "no tap that reaches the map"],
+)
+def test_what_torch_takes_is_taken(shape, kernel, stride, padding):
+    layer, x = nn.Conv2d(3, 5, kernel, stride, padding), torch.randn(shape)
+    expected = results(layer, x)
+    small_maps.use_products(layer)
+    torch.testing.assert_close(results(layer, x), expected)
+
+
+def test_a_map_below_the_kernel_is_torchs_error():
+    layer = nn.Conv2d(3, 5, 3)
+    small_maps.use_products(layer)
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        layer(torch.randn(2, 3, 1, 1))
+
+
+def test_a_second_derivative_is_an_error():
+    layer, x = nn.Conv2d(3, 5, 3, padding=1), torch.randn(2, 3, 2, 2, requires_grad=True)
+    small_maps.use_products(layer)
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
 
 
 def test_small_maps_in_training_alone(monkeypatch):
