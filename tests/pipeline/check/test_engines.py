@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import line
@@ -55,6 +56,40 @@ def test_the_engine_of_the_best_rate(
     chosen = choose_engine(rates, "int8")
     assert (chosen["engine"], chosen["variant"]) == expected
     assert (f"fp32 {(fp32 or 0) / 100:.2f} times" in chosen["why"]) == bool(fp32)
+
+
+@pytest.mark.parametrize(
+    ("off", "reference", "passed"),
+    [
+        (-0.009, "torch", True),  # the other side of torch, and nearer to it
+        (-0.011, "torch", False),
+        (0.018, "onnxruntime's int8", True),
+        (0.021, "onnxruntime's int8", False),
+        (float("nan"), "torch", False),
+    ],
+)
+def test_int8_is_judged_by_the_nearer_of_torch_and_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch, off: float, reference: str, passed: bool
+) -> None:
+    """onnxruntime's int8 is .01 off torch; OpenVINO's `off`."""
+
+    def predict(model: Any, x: np.ndarray, batch: int) -> list[np.ndarray]:
+        return [np.full((len(x), 2), model.off)]
+
+    monkeypatch.setattr(engines, "predict", predict)
+    monkeypatch.setattr("pipeline.check.parity.predict", predict)
+    monkeypatch.setattr(engines, "load_file", lambda *_: SimpleNamespace(off=0.01))
+    model: Any = SimpleNamespace(off=off, file=SimpleNamespace(task="classification"))
+    place = {"provider": "cpu", "variant": "int8"}
+    x = {"test": np.zeros((20, 1), np.float32)}
+    own: Any = {"input": "test", "n": 20, "mean_difference": 0.01}
+    beside = engines.OnnxRuntimeResult([], [own | {"n": 8, "mean_difference": 1.0}, own])
+    torch_outputs = {"test": [np.zeros((20, 2))]}
+    rows = engines.compare_outputs(model, place, Path(), x, torch_outputs, beside, Check())
+    rows = [row for row in rows if row["n"]]
+    assert {(row["beside"], row["limit"], row["passed"]) for row in rows} == {
+        (reference, 0.01, passed)
+    }
 
 
 def ask(name: str, asked: str) -> None:
@@ -125,12 +160,13 @@ def test_an_engine_that_differs_is_not_recommended(monkeypatch: pytest.MonkeyPat
         return [output + np.float32(by) for output in outputs]
 
     monkeypatch.setattr("pipeline.check.parity.predict", off)
+    monkeypatch.setattr(engines, "predict", off)
     ask(line.DIGITS, "all")
     found = checked(line.DIGITS)["engines"]["cpu"]
     assert found["engine"] == "onnxruntime" and "no variant" in found["why"]
     whys = {variant: verdict["why"] for variant, verdict in found["files"].items()}
     assert "fp32 differs from torch by 2.0e-01 (limit 1.0e-04)" in whys["fp32"]
-    assert "differs from onnxruntime's int8 by 2.0e-01 on average" in whys["int8"]
+    assert "int8 differs from torch by 2.0e-01 on average" in whys["int8"]
     if "no instructions" not in whys["bf16"]:
         wanted = r".*: bf16 differs from torch by 2\.[01]e-01 \(limit 8\.0e-02\)"
         assert re.fullmatch(wanted, whys["bf16"])
