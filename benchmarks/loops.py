@@ -5,7 +5,8 @@ The contenders take turns, a pass over the photos each, so that a slow minute of
 all; the first round warms up. Rates leave out the start: imports, and opening the session. `infer`
 and OpenVINO's own loop compute the package's file, and their answers must be the same; the others
 have the same network with random weights. With --before an older checkout's `infer` takes turns,
-too, with what it chooses. Optimum, timm and OpenCV are not among the project's requirements:
+too, with what it chooses, for this package and for the one in its own out/dist, if there is one.
+Optimum, timm and OpenCV are not among the project's requirements:
 pip install timm opencv-python-headless optimum-onnx.
 
     dvc exp run -S 'check.engines=[all]' -S ++line.mobilenet-clothing=scratch
@@ -25,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
@@ -52,7 +54,7 @@ from benchmarks.infer import ENV, INFER
 from benchmarks.page import write_block
 from benchmarks.shared import compile_openvino, take_turns
 from pipeline.core.errors import StageError
-from pipeline.core.paths import RESULTS
+from pipeline.core.paths import OUT, RESULTS
 from pipeline.core.stage import progress
 
 PAGE = RESULTS / "loops.md"
@@ -63,7 +65,8 @@ rounds of images/s of `infer images` with the recommended engine over those of a
 async loop*: an AsyncInferQueue under the THROUGHPUT hint with a static batch, of the same file in the same precision, and a pool of threads that decode with Pillow;
 the batch size that was the faster on the first images. *Optimum*: its image-classification pipeline on onnxruntime. *timm*: its loader and network
 in torch. *cv2*: OpenCV's decoder and onnxruntime, one image after the other, as ultralytics' predict goes over a folder.
-*infer images at COMMIT* (`--before`): an earlier `infer` of this project, with what it chose for the same package.
+*infer images at COMMIT* (`--before`): an earlier `infer` of this project, with what it chose for the same package; *its package*: for the one
+that the stages of its own commit exported and checked from the same data.
 """
 OURS, TODAY, ASYNC = "infer images", "infer images, onnxruntime", "OpenVINO's async loop"
 TIMM = {"resnet50": "resnet50", "mobilenet_v2": "mobilenetv2_100", "vgg16": "vgg16"}
@@ -120,11 +123,11 @@ def find_images(folder: Path, count: int) -> list[str]:
 
 
 def infer(
-    package: Package, files: list[str], table: Path, *options: str, checkout: Path | None = None
+    package: Path, files: list[str], table: Path, *options: str, checkout: Path | None = None
 ) -> float:
     """Return the images/s that `infer images` reports, this one's or that of another checkout."""
     env = ENV | {"PYTHONPATH": str(checkout / "serve")} if checkout else ENV
-    words = ["images", str(package.folder), "-0", "-", "-o", str(table), "--device", "cpu"]
+    words = ["images", str(package), "-0", "-", "-o", str(table), "--device", "cpu"]
     names = "\0".join(files)
     done = subprocess.run(
         [*INFER, *words, *options], input=names, capture_output=True, text=True, env=env,
@@ -349,15 +352,11 @@ def measure(
         folder = Path(temporary)
         ours = folder / "ours.csv"
         others, absent = peers(name, package, files, few, folder)
-        old = dict[str, Pass]()
-        if before:
-            table_before = folder / "before.csv"
-            label = f"{OURS} at {commit_of(before)}"
-            old[label] = lambda: infer(package, files, table_before, checkout=before)
+        today = folder / "today.csv"
         contenders: dict[str, Pass] = {
-            OURS: lambda: infer(package, files, ours),
-            TODAY: lambda: infer(package, files, folder / "today.csv", "--engine", "onnxruntime"),
-            **old,
+            OURS: lambda: infer(package.folder, files, ours),
+            TODAY: lambda: infer(package.folder, files, today, "--engine", "onnxruntime"),
+            **(earlier_passes(before, package, files, folder) if before else {}),
             **others,
         }
         bar = progress(rounds + 1, "loops", "round")
@@ -374,6 +373,22 @@ def measure(
         about += f", OpenVINO {version('openvino')}"
         gate += f" OpenVINO's own loop takes\nbatches of {loop.batch}, and {100 * share:.1f} % of its labels are those of `infer images`."
     return f"{about}.\n{gate}\n\n{table(rates, absent)}"
+
+
+def earlier_passes(
+    checkout: Path, package: Package, files: list[str], folder: Path
+) -> dict[str, Pass]:
+    """Return the passes of another checkout's `infer`: with this package and, where its own line
+    has made one of the same name, with that.
+    """
+    label, rows = f"{OURS} at {commit_of(checkout)}", folder / "before.csv"
+    packages = {label: package.folder}
+    if (own := checkout / OUT / "dist" / package.folder.name).is_dir():
+        packages[f"{label}, its package"] = own
+    return {
+        label: partial(infer, folder, files, rows, checkout=checkout)
+        for label, folder in packages.items()
+    }
 
 
 def commit_of(checkout: Path) -> str:

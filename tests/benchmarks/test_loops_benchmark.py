@@ -96,17 +96,26 @@ def test_another_checkouts_infer_takes_turns(
 ) -> None:
     with pytest.raises(StageError, match="expected a git checkout of this repository"):
         loops.commit_of(tmp_path)
-    ran = list[str]()
+    ran = list[tuple[str, str]]()
 
     def infer(words: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
-        ran.append(env["PYTHONPATH"])
+        ran.append((env["PYTHONPATH"], words[len(loops.INFER) + 1]))
         return SimpleNamespace(returncode=0, stderr="4 ok, 0 errors, 2.0 s, 2 images/s")
 
     monkeypatch.setattr(loops.subprocess, "run", infer)
-    package = loops.Package(tmp_path, "openvino", "fp32", "", ImageRule((24, 32), "rgb"), [])
-    assert loops.infer(package, [], tmp_path / "a.csv") == 2
-    assert loops.infer(package, [], tmp_path / "a.csv", checkout=tmp_path) == 2
-    assert ran == [loops.ENV["PYTHONPATH"], str(tmp_path / "serve")]
+    monkeypatch.setattr(loops, "commit_of", lambda checkout: "0123456")
+    folder = tmp_path / "now" / "out" / "dist" / "pets"
+    package = loops.Package(folder, "openvino", "fp32", "", ImageRule((24, 32), "rgb"), [])
+    assert loops.infer(folder, [], tmp_path / "a.csv") == 2
+    before = tmp_path / "before"
+    same = {"infer images at 0123456": folder}
+    own = same | {"infer images at 0123456, its package": before / "out" / "dist" / "pets"}
+    for expected in (same, own):
+        ran.clear()
+        passes = loops.earlier_passes(before, package, [], tmp_path)
+        assert [*passes] == [*expected] and {one() for one in passes.values()} == {2}
+        assert ran == [(str(before / "serve"), str(path)) for path in expected.values()]
+        own[[*own][1]].mkdir(parents=True, exist_ok=True)
 
 
 def test_a_package_that_cannot_be_compared_is_one_sentence(
