@@ -283,6 +283,23 @@ def test_long_calls_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == 3 + 6 * 18
 
 
+def test_calls_of_microseconds_are_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three to warm up and two windows of 500, not of .1 s; longer ones fill their windows."""
+    now, calls = 0.0, 0
+
+    def take(seconds: float) -> None:
+        nonlocal now, calls
+        calls += 1
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert latency.time_call(lambda: take(2e-5), 1, 0.3)["stable"]
+    assert calls == 3 + 2 * 500
+    calls = 0
+    assert latency.time_call(lambda: take(0.0011), 1, 0.3)["stable"]
+    assert calls == 3 + 2 * 91
+
+
 def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:
     speeds = {1: 100.0, 8: 300.0, 32: 310.0, 128: 900.0}
     found = latency.sweep_batches(
