@@ -37,6 +37,7 @@ of 8 .55. Scenes that are also turned and scaled, with balance .15, end at .76. 
 classifier's hidden layer it is .48 in place of .55.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
@@ -77,25 +78,15 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 def enlarge(maps: Tensor, size: torch.Size, training: bool = False) -> Tensor:
     """Return maps (N, C, *size), interpolated between the centres of pixels.
 
-    In training as products, whose gradient takes a tenth of the time of torch's on the CPU. They
-    are of float32 in mixed precision, too, as torch's interpolation is.
+    In training in channels-last memory format, in which torch's gradient takes a sixth of the time
+    on the CPU (64 maps of 16 x 16 to 32 x 32).
     """
-    if not training:
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    down, across = (shares(*sides, maps.device) for sides in zip(size, maps.shape[2:], strict=True))
-    with torch.autocast("cuda" if maps.is_cuda else "cpu", enabled=False):
-        return down @ maps.float() @ across.T
+    if training:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def shares(length: int, side: int, on: torch.device) -> Tensor:
-    """Return the matrix (length, side) that interpolates `side` pixels at the centres of `length`
-    ones, and takes the first or last one beyond theirs.
-    """
-    places = (torch.arange(length, device=on) + 0.5) * (side / length) - 0.5
-    distance = (places.clamp(0, side - 1)[:, None] - torch.arange(side, device=on)).abs()
-    return (1 - distance).clamp(min=0)
-
-
+@functools.cache
 def band(side: int, on: torch.device) -> Tensor:
     """Return the matrix (side, side) that takes the mean of WINDOW neighbours, fewer at an end."""
     places = torch.arange(side, device=on)
@@ -136,6 +127,18 @@ class LocalNormalization(nn.Module):
         centred = x - self.mean(x)
         deviation = (self.mean(centred.square()) + 1e-6).sqrt()
         return centred / torch.maximum(deviation, deviation.mean((2, 3), keepdim=True))
+
+
+def normalize_together(layer: _BatchNorm, scales: list[Tensor]) -> list[Tensor]:
+    """Return maps (N, C, ., .) of each scale, normalized as one batch of pixels, in channels-last
+    memory format.
+    """
+    lasts = [maps.permute(0, 2, 3, 1) for maps in scales]
+    pixels = torch.cat([last.flatten(0, 2) for last in lasts])  # (P, C)
+    normalized = layer(pixels.T[None, :, :, None]).squeeze(3).squeeze(0).T
+    parts = normalized.split([last[..., 0].numel() for last in lasts])
+    both = zip(parts, lasts, strict=True)
+    return [part.view(last.shape).permute(0, 3, 1, 2) for part, last in both]
 
 
 class ScalesDense(nn.Conv2d):
@@ -246,11 +249,7 @@ class Farabet(nn.Module):
         """Return the features of each scale, by the same layers."""
         for layer in self.features:
             if self.training and isinstance(layer, _BatchNorm):  # of all scales, as in evaluation
-                pixels = layer(torch.cat([maps.flatten(2) for maps in scales], 2).unsqueeze(3))
-                parts = pixels.split([maps[0, 0].numel() for maps in scales], 2)
-                scales = [
-                    part.reshape(maps.shape) for part, maps in zip(parts, scales, strict=True)
-                ]
+                scales = normalize_together(layer, scales)
             else:
                 scales = [layer(maps) for maps in scales]
         return scales

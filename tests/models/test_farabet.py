@@ -49,8 +49,8 @@ def test_pyramid_adds_up_to_the_image():
 
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 24), (7, 30), (4, 3), (4, 6)])
-def test_enlarging_by_products_is_torchs_interpolation(size):
-    """Values and gradients, to twice and four times the size and to others, in bf16 training too."""
+def test_enlarging_in_training_is_that_of_evaluation(size):
+    """Values and gradients, to twice and four times the size and to others, of bf16 maps too."""
     maps, found = torch.randn(2, 3, 4, 6, requires_grad=True), []
     for training in (False, True):
         with torch.autocast("cpu", torch.bfloat16):

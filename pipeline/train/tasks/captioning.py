@@ -17,7 +17,7 @@ from pipeline.train.batches import Batches, Split, image_batches
 
 HAS_ACCURACY = True
 NONE = -1  # in place of a word behind a caption's end
-CHUNK = 256  # images whose features are computed together
+CHUNK = 16  # images whose features are computed together; of 256 each takes twice the time
 
 
 @torch.no_grad()
