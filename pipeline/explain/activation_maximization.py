@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from pipeline.explain.image_optimization import (
     load_pool,
     phase_parametrisation,
     spectrum_shape,
+    step_network,
     synthesis_network,
     to_levels,
     total_variation,
@@ -91,13 +93,13 @@ def make_section(subject: Subject) -> Section | None:
     if net is None:
         return None
     section = Section(subject, "Activation maximization", unstable=ALL_FACTS)
-    pool = load_pool(subject)
-    maximise_units(section, net, pool)
-    maximise_classes(section, net, pool)
+    pool, steps_net = load_pool(subject), step_network(net)
+    maximise_units(section, net, steps_net, pool)
+    maximise_classes(section, net, steps_net, pool)
     return section
 
 
-def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
+def maximise_units(section: Section, net: Classifier, steps_net: Classifier, pool: Tensor) -> None:
     """Add the best training images of units, and images by plain ascent and each prior."""
     stages = [
         name
@@ -117,7 +119,7 @@ def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
         activations.append(means[:, selected])
     relative = relative_to_data(torch.cat(activations, 1))
 
-    def objective(x: Tensor) -> Tensor:
+    def objective(net: Classifier, x: Tensor) -> Tensor:
         methods = x.unflatten(0, (-1, len(units)))
         parts = methods.split([len(selected) for selected in selections.values()], 1)
         values = []
@@ -131,10 +133,10 @@ def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
     steps, seed = settings.synthesis_steps, settings.seed
     methods = make_methods(pool, len(units), seed)
     images = {TRAINING: torch.cat(best)}
-    made = maximise(objective, [*methods.values()], steps, seed)
+    made = maximise(partial(objective, steps_net), [*methods.values()], steps, seed)
     images |= dict(zip(methods, made, strict=True))
     with torch.no_grad():
-        reached = {name: objective(x) for name, x in images.items()}
+        reached = {name: objective(net, x) for name, x in images.items()}
     notes = {name: [f"{value:.2f}" for value in row] for name, row in reached.items()}
     notes[TRAINING] = [f"{short_name(stage)},\nunit {unit}" for stage, unit in units]
     medians = {name: float(reached[name].median()) for name in methods}
@@ -149,7 +151,9 @@ def maximise_units(section: Section, net: Classifier, pool: Tensor) -> None:
     draw_image_rows(section, "synthesis.units.png", alt, caption, images, notes)
 
 
-def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
+def maximise_classes(
+    section: Section, net: Classifier, steps_net: Classifier, pool: Tensor
+) -> None:
     """Add an image of each class: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 2.
 
     From the mean image, on the score before softmax with an L2 prior, and for comparison on the
@@ -176,7 +180,7 @@ def maximise_classes(section: Section, net: Classifier, pool: Tensor) -> None:
     ways = {"score": replace(l2, value=score), "probability": replace(l2, value=probability)}
     for name in ("Fourier", "MACO"):
         ways[f"score, {name}"] = replace(methods[name], value=score)
-    made = maximise(net.logits, [*ways.values()], steps, seed)
+    made = maximise(steps_net.logits, [*ways.values()], steps, seed)
     images = {TRAINING: pool[best], **dict(zip(ways, made, strict=True))}
     with torch.no_grad():
         reached = {name: net.logits(x)[own] for name, x in images.items()}

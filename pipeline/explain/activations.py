@@ -74,7 +74,7 @@ class _AllCaptured(Exception):
 def capture_outputs(
     net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]
 ) -> list[Tensor | None]:
-    """Return the output of each layer, a module or its name, for images (N, C, H, W).
+    """Return the output of each layer, a module or its name, float32, for images (N, C, H, W).
 
     None for a layer that does not run. The forward pass stops after the last of them.
     """
@@ -82,7 +82,8 @@ def capture_outputs(
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, output: Tensor) -> None:
-        outputs[module] = output.clone()  # the next layer may be a ReLU that works in place
+        # the next layer may be a ReLU that works in place
+        outputs[module] = output.clone() if output.dtype == torch.float32 else output.float()
         if len(outputs) == len({*modules}):
             raise _AllCaptured
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from convline.colours import BLUE, ORANGE
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from pipeline.explain.image_optimization import (
     image_prior,
     load_pool,
     minimise_image,
+    step_network,
     synthesis_network,
     to_levels,
 )
@@ -38,13 +40,17 @@ def make_section(subject: Subject) -> Section | None:
     if not stages:
         return None
     rows, notes = {"input": x}, {"input": [subject.labels[k] for k in classes]}
-    decibels, errors = {}, {}
+    decibels, errors, steps_net = {}, {}, step_network(net)
     for stage in stages:
-        features, name = partial(capture_output, net, layer=stage), short_name(stage)
-        rows[name] = invert_features(features, x, pool, 2 * subject.settings.synthesis_steps)
+        features, name = partial(capture_output, layer=stage), short_name(stage)
+        rows[name] = invert_features(
+            partial(features, steps_net), x, pool, 2 * subject.settings.synthesis_steps
+        )
         quality = psnr(rows[name], x)
         notes[name], decibels[name] = [f"{d:.1f} dB" for d in quality], float(quality.mean())
-        errors[name] = float(relative_error(features(rows[name]), features(x)).mean())
+        with torch.no_grad():
+            error = relative_error(features(net, rows[name]), features(net, x))
+        errors[name] = float(error.mean())
     section = Section(subject, "Feature inversion", unstable=ALL_FACTS)
     section.facts |= {"psnr": decibels, "feature_error": errors}
     first, *_, last = [*decibels, *decibels]

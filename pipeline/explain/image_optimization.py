@@ -6,6 +6,7 @@ have been rounded to integer grey levels, so that the numbers above a picture be
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -23,14 +24,34 @@ from pipeline.train.device import place
 POOL_IMAGES = 256  # training images whose statistics and best activations are used
 
 
-def synthesis_network(subject: Subject) -> Classifier | None:
-    """Return the network to make pictures from; None without gradients or steps.
+class Bf16Classifier(Classifier):
+    """A copy of a classifier whose weights are bf16, for images and logits in float32."""
 
-    Its weights are laid out as in training: VGG-16's steps with one to three images take a third to
-    a half less, with the same numbers.
+    def __init__(self, net: Classifier):
+        super().__init__(copy.deepcopy(net.net).bfloat16(), net.mean, net.scale)
+        self.eval()
+
+    def standardise(self, images: Tensor) -> Tensor:
+        return super().standardise(images).bfloat16()
+
+    def logits(self, images: Tensor) -> Tensor:
+        return super().logits(images).float()
+
+
+def synthesis_network(subject: Subject) -> Classifier | None:
+    """Return the network to make pictures from; None without gradients or steps."""
+    return subject.differentiable_classifier if subject.settings.synthesis_steps else None
+
+
+def step_network(net: Classifier) -> Classifier:
+    """Return the network that steps are computed with; images are measured in float32.
+
+    On a CPU that computes in bf16, VGG-16's step with 3 images takes 48 ms there and 101 in
+    float32, with 24 images 188 and 343. On another its weights are laid out as in training.
     """
-    net = subject.differentiable_classifier if subject.settings.synthesis_steps else None
-    return place(net, torch.device("cpu")) if net else None
+    if torch.cpu._is_avx512_bf16_supported():
+        return Bf16Classifier(net)
+    return place(net, torch.device("cpu"))
 
 
 def load_pool(subject: Subject) -> Tensor:

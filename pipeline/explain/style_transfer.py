@@ -28,6 +28,7 @@ from pipeline.explain.image_optimization import (
     image_prior,
     load_pool,
     minimise_image,
+    step_network,
     synthesis_network,
     to_levels,
 )
@@ -53,12 +54,15 @@ def make_section(subject: Subject) -> Section | None:
     if len(stages) < 2:
         return None
     section = Section(subject, "Deep dream and style transfer", unstable=ALL_FACTS)
-    draw_dreams(section, net, stages)
-    draw_styles(section, net, stages)
+    steps_net = step_network(net)
+    draw_dreams(section, net, steps_net, stages)
+    draw_styles(section, net, steps_net, stages)
     return section
 
 
-def draw_dreams(section: Section, net: Classifier, stages: list[str]) -> None:
+def draw_dreams(
+    section: Section, net: Classifier, steps_net: Classifier, stages: list[str]
+) -> None:
     """Add images that increase a stage's output: Mordvintsev, Olah, Tyka 2015, "Inceptionism"."""
     subject = section.subject
     images, classes = subject.samples(IMAGES)
@@ -71,7 +75,7 @@ def draw_dreams(section: Section, net: Classifier, stages: list[str]) -> None:
     facts = section.facts["dream_over_image"] = {}
     for stage in stages:
         name = short_name(stage)
-        rows[name] = dream(net, stage, x, steps, seed)
+        rows[name] = dream(steps_net, stage, x, steps, seed)
         with torch.no_grad():
             ratios = mean_square(net, rows[name], stage) / mean_square(net, x, stage)
         notes[name], facts[name] = [f"×{ratio:.1f}" for ratio in ratios], float(ratios.mean())
@@ -112,7 +116,9 @@ def dream(net: Classifier, layer: str, x: Tensor, steps: int, seed: int) -> Tens
     return round_levels(interpolate(image + change, x.shape[2:], mode="bilinear", antialias=True))
 
 
-def draw_styles(section: Section, net: Classifier, stages: list[str]) -> None:
+def draw_styles(
+    section: Section, net: Classifier, steps_net: Classifier, stages: list[str]
+) -> None:
     """Add images with one image's content and another's style, and what stages keep of each."""
     subject = section.subject
     x, pool = to_tensor(subject.samples(2 * IMAGES)[0]), load_pool(subject)
@@ -120,7 +126,7 @@ def draw_styles(section: Section, net: Classifier, stages: list[str]) -> None:
     selected = select_evenly(stages, min(STAGES, len(stages) - 1))
     held_out = [stage for stage in stages if stage not in selected]
     steps = 2 * subject.settings.synthesis_steps
-    both = transfer_style(net, selected, content, style, pool, steps)
+    both = transfer_style(steps_net, selected, content, style, pool, steps)
     left = {}
     with torch.no_grad():
         for name, layers in (("style", selected), ("held_out", held_out)):
@@ -141,7 +147,7 @@ def draw_styles(section: Section, net: Classifier, stages: list[str]) -> None:
     )
     alt = "Content, style, and images with both."
     draw_image_rows(section, "style.transfer.png", alt, caption, rows, notes)
-    draw_inversions(section, net, selected, content[:1], style[:1], pool)
+    draw_inversions(section, steps_net, selected, content[:1], style[:1], pool)
 
 
 def draw_inversions(

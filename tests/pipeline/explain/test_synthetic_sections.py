@@ -12,9 +12,12 @@ import torch
 from convline.model_file.onnx_file import seal
 from PIL import Image
 from recipes import SPECS
+from subjects import CIFAR, built
 
 from pipeline.data import prepare
 from pipeline.explain import activation_maximization, adversarial, feature_inversion, style_transfer
+from pipeline.explain.activations import capture_maps
+from pipeline.explain.image_optimization import step_network
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
 from pipeline.export import graph as export
@@ -132,3 +135,24 @@ def test_entries_without_gradients_or_steps_have_no_section(subject: Subject) ->
         module.make_section(still) is None
         for module in (activation_maximization, feature_inversion, style_transfer)
     )
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_steps_are_computed_in_bf16_where_the_cpu_has_it(
+    supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy's weights are bf16, its outputs float32 and near the original's, which stays."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    net = built("resnet", 32, **CIFAR)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    steps_net = step_network(net)
+    weights = {p.dtype for p in steps_net.parameters()}
+    assert weights == {torch.bfloat16 if supported else torch.float32}
+    x = torch.rand(4, 1, 32, 32) * 255
+    (maps,) = capture_maps(steps_net, x, ["net.features.stage1"])
+    assert maps.dtype == torch.float32
+    logits, exact = steps_net.logits(x), net.logits(x)
+    assert logits.dtype == torch.float32
+    error = float((logits - exact).norm() / exact.norm())
+    assert (1e-4 < error < 0.03) if supported else error < 1e-5  # bf16 rounds to 8 bits
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
