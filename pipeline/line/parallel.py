@@ -50,7 +50,8 @@ def serving_groups(every: params.Params, planned: set[str], jobs: int) -> list[l
     """Return the DVC targets of each of so many jobs, which package and serve checked entries.
 
     They are dealt in turn: neighbours of the line take about as long, and DVC takes a second to
-    start.
+    start. So each job is one command, and after a failure of one the other serves its entries to
+    the last, a second or two each: DVC cannot be told to stop between two stages.
     """
     entries = keep_planned(
         [[f"{stage}@{name}" for stage in SERVING] for name in every.line], planned

@@ -85,6 +85,11 @@ class Output:
             width = 2 * len(str(len(self.planned))) + len(" of ")
             tqdm.write(f"{count:>{width}}  {named}", file=sys.stderr)
 
+    def add_all(self, job: str, texts: list[str]) -> None:
+        """Print and remove all of these lines."""
+        while texts:
+            self.add(job, texts.pop(0))
+
     def show_progress(self) -> None:
         width = shutil.get_terminal_size().columns - 1
         self.bar.set_description_str("   ".join(self.progress.values())[:width])
@@ -129,13 +134,18 @@ def sources_have_changed() -> bool:
 
 
 def reproduce(job: str, targets: list[str], output: Output, threads: int | None = None) -> bool:
-    """Run `dvc repro` for the targets and print what their stages print; return its success."""
+    """Run `dvc repro` for the targets and print what their stages print; return its success.
+
+    job: the entry of all targets, or "". Of targets of several entries, lines without a name wait
+    for the next one with a name, which is their entry's.
+    """
+    several = len({target.partition("@")[2] for target in targets} - {""}) > 1
     environment = os.environ | {"PATH": python_path()}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     if not output.bar.disable:
         environment["TQDM_MININTERVAL"] = "1"
-    failed, last = "", ""
+    failed, last, entry, waiting = "", "", job, list[str]()
     with subprocess.Popen(
         [*DVC, *targets],
         stdout=subprocess.DEVNULL,  # DVC's messages but for its errors
@@ -151,14 +161,18 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
                     failed = found[1]
                     last = last or text
                 elif text:
-                    output.add(job, text)
+                    waiting.append(text)
+                    if not several or " | " in text:
+                        entry = text.partition(" | ")[0].strip() if several else job
+                        output.add_all(entry, waiting)
                     if not PROGRESS.search(text):
                         last = "" if stage_of_line(text) else text
         except KeyboardInterrupt:  # the command receives it too, and ends
             command.communicate()
             raise
+    output.add_all(failed.partition("@")[2], waiting)
     with output.lock:
-        output.end(job)
+        output.end(entry)
     if command.returncode:
         message = last.partition(" | ")[2] or last
         output.failures.append(f"{failed or job}: {message.removeprefix('error: ')}")

@@ -19,7 +19,7 @@ from pipeline.line import fork_server, run
 from pipeline.line.parallel import STAGES
 from pipeline.params import load as params
 
-# A stand-in for DVC. Every target takes .3 s; it prints as DVC and our stages do, and notes when.
+# A stand-in for DVC. Every target takes .05 s; it prints as DVC and our stages do, and notes when.
 # The targets of MEET, as "train 2" for the second training, wait until the other one has begun.
 TOOL = """
 import itertools, os, sys, time
@@ -35,7 +35,7 @@ targets = [word for word in sys.argv[1:] if word != "--single-item"]
 for target in targets:
     stage, _, name = target.partition("@")
     print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
-    time.sleep(.3)
+    time.sleep(.05)
     me = number(stage)
     while me in MEET and not all(os.path.exists(f"{LOG} {other}") for other in MEET):
         if time.time() > begun + 30:
@@ -204,6 +204,27 @@ def test_a_line_without_a_name_gets_that_of_its_job(
     ]
 
 
+@pytest.mark.parametrize("job", ["", "one"])
+def test_a_line_of_a_job_of_several_entries_gets_the_name_of_its_stage(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of the next line with a name or, after the last one, of DVC's error; of one entry, its
+    own at once.
+    """
+    printed = ["a warning", "a | infer  0.1 s  x", "b | infer: 1 of 2 images", "another"]
+    printed += ["b | infer  0.2 s", "Traceback", "ERROR: failed to reproduce 'infer@c': no"]
+    code = f"import sys; sys.exit({chr(10).join(printed)!r})"
+    monkeypatch.chdir(tmp_path)  # where no longer name widens the column
+    monkeypatch.setattr(run, "DVC", ["python", "-c", code])
+    output = run.Output(set())
+    targets = ["infer@a", "infer@b", "infer@c"]
+    assert not run.reproduce(job, ["infer@one"] if job else targets, output)
+    lines = capsys.readouterr().err.splitlines()
+    names = [line.partition("|")[0].strip() for line in lines]
+    assert names == ([job, "a", "b", job, "b", job] if job else ["a", "a", "b", "b", "b", "c"])
+    assert output.failures == ["infer@c: Traceback"]
+
+
 def test_the_stages_run_this_python_in_a_shell_without_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,12 +285,11 @@ def test_planned_stages_are_those_that_changed_and_all_after_them(
             for name, source, copy in copies
         )
     )
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], check=True)
+    journey.init_dvc(tmp_path)
     planned = run.planned_stages()
     assert sorted(planned) == ["a", "b", "c", "d"]
     assert planned.index("a") < planned.index("b") < planned.index("c")
-    subprocess.run([*dvc, "repro", "--quiet"], check=True)
+    journey.dvc(tmp_path, "repro", "--quiet")
     assert run.planned_stages() == [] and not run.sources_have_changed()
     (tmp_path / "two").write_text("2")
     assert run.planned_stages() == ["b", "c"]

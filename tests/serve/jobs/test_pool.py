@@ -27,8 +27,9 @@ from convline.jobs.batch_size import (
 )
 from convline.jobs.image_job import DEFAULTS, ImageWorker, answer_images, answer_sources
 from convline.jobs.run import EncodedBatch
-from convline.loading import load_file
+from convline.loading import load_file, open_model
 from convline.model_file.onnx_file import read_model_file
+from convline.runtime.engine import Engine
 from convline.runtime.host import usable_cores
 from convline.runtime.sources import Source
 from hypothesis import given, settings
@@ -145,6 +146,20 @@ def test_an_image_is_timed_in_a_batch() -> None:
     """Of 4 images, which take 0.4 s at best."""
     clock = iter([0.0, 0.5, 1.0, 1.4, 2.0, 3.0]).__next__
     assert time_image(lambda size: None, 4, clock) == pytest.approx(0.1)
+
+
+def test_a_large_batch_is_not_timed(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task has one batch of more than 64 images, however long it takes; one of 64 is timed."""
+    timed: list[int] = []
+    monkeypatch.setattr(image_job, "time_image", lambda run, size: timed.append(size) or 1e-3)
+    worker = ImageWorker(
+        read_model_file(classifier), "cpu", DEFAULTS, "-", engine=Engine("openvino")
+    )
+    worker.model = open_model(worker.file, "cpu")  # OpenVINO need not be here
+    assert worker.choose_sizes(4096)[1:] == (4096, 4096) and timed == []
+    assert worker.choose_sizes(65)[1:] == (65, 65) and timed == []
+    assert worker.choose_sizes(64)[1:] == (64, 64) and timed == [64]
+    assert worker.choose_sizes(8)[1:] == (8, 96) and timed == [64, 8]
 
 
 def in_threads(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], object]) -> None:
