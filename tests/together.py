@@ -23,7 +23,7 @@ def facts(recipe: Any, on: Any, bases: dict[str, Any]) -> dict[str, Any]:
     from pipeline.core.errors import StageError
     from pipeline.data import prepare
     from pipeline.network import pretrained
-    from pipeline.train import checkpoint, distributed, loop
+    from pipeline.train import checkpoint, distributed, loop, small_maps
 
     with tempfile.TemporaryDirectory() as work:  # of shards, where the recipe asks for them
         source = prepare.make(recipe.data, Path(work))[0]
@@ -46,6 +46,7 @@ def facts(recipe: Any, on: Any, bases: dict[str, Any]) -> dict[str, Any]:
         "gradients": state.gradients,
         "weights": weights.tolist(),
         "apart": apart,
+        "products": sum(isinstance(layer, small_maps.Conv2d) for layer in net.modules()),
     }
 
 

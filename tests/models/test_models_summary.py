@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from torch import nn
 
 import models
@@ -70,8 +71,25 @@ def test_layer_table_leaves_the_network_as_it_was():
     assert net.training and not net.layer._forward_hooks and net.layer.weight.grad is None
 
 
-@pytest.mark.slow
-def test_command_prints_every_network(capsys):
+def test_weights_beside_those_of_layers_have_a_row():
+    """A module of layers that has weights of its own is a layer too; it ends after its layers."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.scale = nn.Linear(4, 3), nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.scale * self.layer(x)
+
+    rows = summary.layer_table(nn.Sequential(Scaled(), nn.ReLU()), (4,))
+    found = [(row["layer"], row["type"], row["parameters"]) for row in rows]
+    assert found == [("0.layer", "Linear", 15), ("0", "Scaled", 3), ("1", "ReLU", 0)]
+
+
+def test_command_prints_every_network(capsys, monkeypatch):
+    """Of a few architectures: tests/models/test_models.py has the counts and least inputs of all."""
+    monkeypatch.setattr(models, "names", lambda: ["causal", "cnn2", "fcnn", "lenet5"])
     assert main([]) == 0
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert sum(" yes " in row for row in rows) == sum(

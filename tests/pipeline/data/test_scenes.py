@@ -13,12 +13,17 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[Scene]:
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 8, 8) and labels (n,)."""
     samples = digits(DigitsSet(source="digits"))[0]["validation"]
     given = np.stack([np.asarray(sample.image) for sample in samples])
-    labels = np.array([sample.label for sample in samples])
+    return given, np.array([sample.label for sample in samples])
+
+
+@pytest.fixture(scope="module")
+def drawn(digit_images: tuple[np.ndarray, np.ndarray]) -> list[Scene]:
     return [
-        scenes.make_scene(np.random.default_rng(k), given, labels, SIZE, (1, 6)) for k in range(60)
+        scenes.make_scene(np.random.default_rng(k), *digit_images, SIZE, (1, 6)) for k in range(60)
     ]
 
 
@@ -77,6 +82,77 @@ def test_a_caption_says_what_is_in_the_picture(drawn: list[Scene]) -> None:
             away = {"left": x, "right": -x, "above": y, "below": -y}
             across = y if relation in ("left", "right") else x
             assert away[relation] >= abs(across) + 6
+
+
+def reference(
+    rng: np.random.Generator,
+    digits: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    counts: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return image, mask and boxes of a scene as `make_scene` draws it, pixel by pixel."""
+    count = int(rng.integers(counts[0], counts[1], endpoint=True))
+    boxes = None
+    while boxes is None:
+        rows = rng.choice(len(digits), count, replace=False)
+        heights = [int(rng.integers(*scenes.band(rng))) for _ in rows]
+        shades = [
+            scenes.enlarge.__wrapped__(digits[row].tobytes(), height)
+            for row, height in zip(rows, heights, strict=True)
+        ]
+        layouts = (layout(rng, shades, size) for _ in range(scenes.LAYOUTS))
+        fit = (
+            found for found in layouts if found and scenes.is_clear(found, labels[rows].tolist())
+        )
+        boxes = next(fit, None)
+    image, mask = scenes.make_ground(rng, size), np.zeros(size, np.uint8)
+    bright = rng.random() < 0.5
+    for shade, (left, top, _, _), label in zip(shades, boxes, labels[rows], strict=True):
+        colour = rng.integers(215, 256, 3) if bright else rng.integers(0, 41, 3)
+        for (y, x), ink in np.ndenumerate(shade):
+            image[top + y, left + x] += ink / 255 * (colour - image[top + y, left + x])
+            if ink >= 128:
+                mask[top + y, left + x] = label + 1
+    image += rng.normal(0, rng.uniform(2, 10), image.shape)
+    return np.rint(image).clip(0, 255).astype(np.uint8), mask, np.float32(boxes)
+
+
+def layout(
+    rng: np.random.Generator, shades: list[np.ndarray], size: tuple[int, int]
+) -> list[tuple[int, int, int, int]] | None:
+    """Return a box for each digit, or None where the places that were drawn for one do not fit."""
+    taken, boxes = np.zeros(size, bool), []
+    for shade in shades:
+        height, width = shade.shape
+        room = size[0] - height, size[1] - width
+        for top, left in rng.integers(0, room, (scenes.PLACES, 2), endpoint=True).tolist():
+            own, covered = np.zeros(size, bool), np.zeros(size, bool)
+            own[top : top + height, left : left + width] = shade >= 128
+            shared = []
+            for x, y, right, bottom in boxes:
+                covered[:] = False
+                covered[top : top + height, left : left + width] = True
+                smaller = min(height * width, (right - x) * (bottom - y))
+                shared.append(covered[y:bottom, x:right].sum() / smaller)
+            if not (own & taken).any() and all(share <= 0.2 for share in shared):
+                taken |= own
+                boxes.append((left, top, left + width, top + height))
+                break
+        else:
+            return None
+    return boxes
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (81, 70)])
+def test_scenes_are_those_of_a_reference_without_bits(size: tuple[int, int], digit_images) -> None:
+    """Byte for byte: its ink is an array of truth values, and it draws one pixel after the other."""
+    for seed in range(12):
+        found = scenes.make_scene(np.random.default_rng(seed), *digit_images, size, (1, 6))
+        image, mask, boxes = reference(np.random.default_rng(seed), *digit_images, size, (1, 6))
+        np.testing.assert_array_equal(found.image, image)
+        np.testing.assert_array_equal(found.mask, mask)
+        np.testing.assert_array_equal(found.boxes, boxes)
 
 
 def test_distinct_digits(drawn: list[Scene]) -> None:

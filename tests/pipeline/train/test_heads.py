@@ -48,10 +48,12 @@ def test_an_mlp_leaves_the_process_its_threads(clouds, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", heads.GRIDS)
-def test_a_heads_graph_equals_scikit_learn(kind: str, built, base_state) -> None:
+def test_a_heads_graph_equals_scikit_learn(kind: str, built, base_state, monkeypatch) -> None:
     """Probabilities of the joined graph, from uint8 images on, compared with scikit-learn on
-    torch's features.
+    torch's features. A small forest and MLP have the same operators.
     """
+    monkeypatch.setattr(heads, "TREES", 30)
+    monkeypatch.setattr(heads, "MLP", (40, 40, 20))
     made, source = built("linear", kind=kind)
     headed, state = head_training.fit_recipe(made, source, on=CPU, label=kind, base=base_state)
     assert len(headed.head.table) == np.prod([len(v) for v in heads.GRIDS[kind].values()])

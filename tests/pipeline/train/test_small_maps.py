@@ -20,7 +20,7 @@ CASES = [
 ]
 
 
-def results(layer: nn.Conv2d, x: torch.Tensor) -> list[torch.Tensor]:
+def results(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """Return the result, and the gradients of the input and of the weights."""
     x = x.clone().requires_grad_()
     layer.zero_grad()
@@ -111,6 +111,27 @@ def test_mixed_precision(monkeypatch):
     assert [part.dtype for part in found] == [part.dtype for part in expected]
     for got, other in zip(found, expected, strict=True):
         assert (got - other).abs().max() < 0.02 * other.abs().max()
+
+
+def test_sums_of_bf16_are_of_float32():
+    """Each pixel gets 256 and up to eight ones: in bf16, 256 + 1 is 256."""
+    axis = small_maps.axis_of(4, 3, 1, 1)
+    back = torch.ones(1, 4, 4, 3, 3, 2, dtype=torch.bfloat16)
+    back[:, :, :, 0, 0] = 256
+    found = small_maps.add_up(back, axis, axis)
+    assert found.dtype == torch.float32 and found[0, 1, 1].tolist() == [264, 264]
+    assert torch.equal(found.double(), small_maps.add_up(back.double(), axis, axis))
+
+
+def test_products_are_compiled():
+    """In one graph, by torch's tracer and its graphs of gradients, without a compiler of C++."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 2, stride=2))
+    small_maps.use_products(net)
+    x = torch.randn(5, 3, 4, 4)
+    expected = results(net, x)
+    net.compile(backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(results(net, x), expected)
 
 
 def test_what_is_no_plain_convolution_stays():
