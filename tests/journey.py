@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import line
 from ruamel.yaml import YAML
+
+from pipeline.check import roofline
 
 ROOT = Path(__file__).parents[1]
 LINE = {
@@ -56,6 +59,12 @@ def dvc(folder: Path, *arguments: str, ok: bool = True) -> str:
     return run(folder, sys.executable, "-m", "dvc", *arguments, ok=ok)
 
 
+def init_dvc(folder: Path) -> None:
+    """Do what `dvc init --no-scm` does, without its second."""
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
+
+
 def ran(output: str) -> set[str]:
     """Return the stages that a `dvc repro` ran."""
     return set(re.findall(r"Running stage '(\S+)'", output))
@@ -81,18 +90,27 @@ def short_line(content: dict) -> None:
     }
     for name, epochs in LINE.items():
         content["models"][name]["train"]["epochs"] = epochs
+    content["check"] |= {"random": 16, "batches": [1, 4], "threads": [], "seconds": 0.05}
+    content["check"]["int8"] = {"images": 32, "tries": 2}
+    content["explain"] |= {"images": 2, "perturbations": 8, "judged": 4, "resamples": 100}
 
 
 def copy_tree(target: Path, *, git: bool) -> Path:
     """Copy this tree without what was made; with git, as a repository of one commit."""
     shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*MADE), symlinks=True)
     (target / ".dvc" / "tmp").mkdir(exist_ok=True)
-    for results in (target / "results").glob(
-        "*-*/"
-    ):  # of entries; studies and GPU figures stay, as in a clone
+    # Results of entries go; of studies those of one stay, as in a clone: thirty would be drawn for
+    # each report.
+    for results in (target / "results").glob("*-*/"):
         shutil.rmtree(results)
+    for results in (target / "results" / "studies").iterdir():
+        if results.stem != "dropout":
+            results.unlink()
     (target / "dvc.lock").unlink(missing_ok=True)
     edit_params(target, short_line)
+    line.share_downloads(target)
+    with line.inside(target), line.small_limits():
+        roofline.machine_limits("cpu")
     if git:
         run(target, "git", "init", "--quiet")
         run(target, "git", "add", "--all")
@@ -109,5 +127,5 @@ def copy_tree(target: Path, *, git: bool) -> Path:
             "start",
         )
     else:
-        dvc(target, "config", "--local", "core.no_scm", "true")
+        (target / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     return target

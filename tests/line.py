@@ -17,15 +17,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
 import onnxruntime
 from convline.model_file.golden import pack_array, unpack_array
 from convline.model_file.onnx_file import read_model_file, seal
+
+from pipeline.check import roofline
+from pipeline.report import browser_demo
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS, WAVES = "fcnn0-digits", "causal-waves"
@@ -70,9 +74,29 @@ def made() -> Path:
     return shared / "line"
 
 
+@functools.cache
+def downloads() -> Path | str:
+    """Return the folder of what stage report fetches, once for all reports and processes, or a
+    sentence that says why it cannot be fetched.
+    """
+    folder = REPOSITORY / "out" / "downloads"
+    with Path(os.environ["CONVLINE_TESTS"], "downloads.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = browser_demo.onnxruntime_web(folder)
+    return found if isinstance(found, str) else folder
+
+
+def share_downloads(root: Path) -> None:
+    """Let the reports in a folder find what is fetched already."""
+    if isinstance(folder := downloads(), Path):
+        (root / "out").mkdir(exist_ok=True)
+        (root / "out" / "downloads").symlink_to(folder)
+
+
 def make(root: Path) -> None:
     """Run all stages in a new folder."""
     root.mkdir()
+    share_downloads(root)
     for folder in ("models", "pipeline"):
         (root / folder).symlink_to(REPOSITORY / folder)
     shutil.copytree(
@@ -109,9 +133,17 @@ def run(stage: str, *arguments: str) -> None:
     """Run a stage's `main` in this process and the working directory; its errors are raised."""
     before, sys.argv = sys.argv, [f"pipeline/{stage}/__main__.py", *arguments]
     try:
-        importlib.import_module(f"pipeline.{stage}.__main__").main()
+        with small_limits():
+            importlib.import_module(f"pipeline.{stage}.__main__").main()
     finally:
         sys.argv = before
+
+
+def small_limits() -> AbstractContextManager[object]:
+    """Let stage check measure the machine's limits on small arrays: that takes it seconds, once a
+    folder. Small ones are in the cache, so that a network is not above the limits.
+    """
+    return patch.multiple(roofline, SIDE=256, STREAM=2**20)
 
 
 def run_without_torch(stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:

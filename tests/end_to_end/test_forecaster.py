@@ -49,7 +49,7 @@ COMBINATIONS = {
     "nlinear": {"arch": "ltsflinear", "net": {"kind": "nlinear"}, "train": {"loss": "pinball"}},
     "ensemble": {
         "arch": "ensemble",
-        "net": MEMBERS,
+        "net": MEMBERS | {"normalise": ["last"]},  # two members
         "data": CALENDAR,
         "train": {"loss": "pinball"},
     },

@@ -151,9 +151,27 @@ GRADIENT = "the gradient of cnn2-digits"
 def on_cuda(
     fake_cuda: FakeCuda, shipped: Params, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """What one process finds of the file of each architecture, and of one with a gradient."""
+    """What one process finds of the file of each architecture, and of one with a gradient.
+
+    More layers of the same kinds need no other kernels: ResNet has 8 of 20, the highway network 3
+    of 8, and DenseNet two in each block.
+    """
+    import torchvision
+
+    get_model = torchvision.models.get_model
+
+    def shallow(name: str, **options: Any) -> Any:
+        if name.startswith("densenet"):
+            return torchvision.models.DenseNet(block_config=(2, 2, 2, 2), **options)
+        return get_model(name, **options)
+
     folder = tmp_path_factory.mktemp("untrained")
-    files = [exported(shipped.models[name], folder / f"{name}.onnx") for name in ON_CPU]
+    recipes = {name: shipped.models[name] for name in ON_CPU}
+    for name, depth in (("resnet20-digits", 8), ("highwayconv-digits", 3)):
+        recipes[name] = recipes[name].updated(net={**recipes[name].net, "depth": depth})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torchvision.models, "get_model", shallow)
+        files = [exported(recipe, folder / f"{name}.onnx") for name, recipe in recipes.items()]
     cnn2 = shipped.models["cnn2-digits"]
     files.append(exported(cnn2, folder / "gradient.onnx", saliency=True))
     return dict(zip([*ON_CPU, GRADIENT], walked(fake_cuda, *files), strict=True))

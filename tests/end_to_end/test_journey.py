@@ -33,7 +33,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.joinpath("first.log").write_text(
         run(folder, "env", "JOBS=2", *SERVER, "pipeline.line.run")
     )
-    run(folder, *SERVER, "dvc", "repro")
     return folder
 
 
@@ -88,26 +87,23 @@ def test_dvc_shows_metrics_and_plots(clone: Path) -> None:
     assert "loss" in (clone / "out" / "plots" / "index.html").read_text()
 
 
-def test_changed_learning_rate_reruns_that_entry_and_the_report_only(clone: Path) -> None:
-    edit_params(clone, lambda p: p["models"]["fcnn0-digits"]["train"].update(lr=0.02))
-    expected = {"params", "report", *(f"{stage}@fcnn0-digits" for stage in STAGES)}
-    assert ran(run(clone, *SERVER, "dvc", "repro")) == expected
-
-
-def test_adding_and_removing_an_architecture(clone: Path) -> None:
-    """`new net` writes it; the README's file takes the place of the written one. Added, only its
-    own stages run.
+def test_a_changed_rate_and_an_added_network_run_their_own_stages_only(clone: Path) -> None:
+    """A learning rate: all stages of its entry but data. `new net` writes a network, and the
+    README's file takes the place of the written one: all stages of its entry.
 
     Removed, it is gone from report and metrics; its files are named and kept.
     """
+    edit_params(clone, lambda p: p["models"]["fcnn0-digits"]["train"].update(lr=0.02))
     before = (clone / "params.yaml").read_text()
     run(clone, sys.executable, "-m", "pipeline.new", "net", "mynet")
     assert "\nModel = " in (clone / "models" / "mynet.py").read_text()
     (clone / "models" / "mynet.py").write_text(network_file())
+    edit_params(clone, lambda p: p["models"]["mynet-digits"]["train"].update(epochs=2))
     assert ran(run(clone, *SERVER, "dvc", "repro")) == {
         "params",
         "report",
-        *(f"{s}@mynet-digits" for s in ("data", *STAGES)),
+        *(f"{stage}@fcnn0-digits" for stage in STAGES),
+        *(f"{stage}@mynet-digits" for stage in ("data", *STAGES)),
     }
     assert (clone / "out" / "dist" / "mynet-digits" / "model.onnx").exists()
     assert "mynet-digits" in (clone / "out" / "report" / "index.html").read_text()
@@ -145,6 +141,7 @@ def test_a_mistake_in_params_fails_at_once(clone: Path) -> None:
 
 def test_a_copy_without_git_works(tmp_path: Path) -> None:
     folder = copy_tree(tmp_path / "unzipped copy", git=False)
+    edit_params(folder, lambda p: p["models"]["fcnn0-digits"]["train"].update(epochs=1))
     run(folder, *SERVER, "dvc", "repro", "infer@fcnn0-digits")
     run(folder, sys.executable, "-m", "pipeline.report")
     assert result(folder, "fcnn0-digits", "infer")["equal"]
@@ -171,8 +168,8 @@ def test_killed_training_ends_with_the_same_metrics(tmp_path: Path) -> None:
     that nothing interrupted.
     """
     folder = copy_tree(tmp_path / "copy", git=True)
-    edit_params(folder, lambda p: p["models"][KILLED]["train"].update(epochs=30))
-    run(folder, *SERVER, "dvc", "repro", f"train@{KILLED}")
+    edit_params(folder, lambda p: p["models"][KILLED]["train"].update(epochs=15))
+    dvc(folder, "repro", f"train@{KILLED}")
     expected = outcome(folder)
     for made in ("out", "results", ".dvc/cache", "dvc.lock"):
         path = folder / made

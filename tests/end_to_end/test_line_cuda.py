@@ -43,7 +43,9 @@ def run_and_answer_from_the_cpu(session, names, given, options=None):
     return expected
 
 onnxruntime.InferenceSession.run = run_and_answer_from_the_cpu
+from pipeline.check import roofline
 from pipeline.check.__main__ import main
+roofline.SIDE, roofline.STREAM = 256, 2**20  # as line.small_limits
 main()
 print(*sorted(rounding))
 """
@@ -86,10 +88,20 @@ def zero_answers_of_cuda(name: str) -> None:
     np.savez(path, **{key: 0 * array if "cuda" in key else array for key, array in arrays.items()})
 
 
-@pytest.mark.parametrize("name", [line.DIGITS, line.WAVES])
-def test_check_package_and_infer_run_on_cuda(name: str, fake_cuda: FakeCuda) -> None:
-    """Each file has a row for each device with kernels for it: int8 only on the CPU, which emulates
-    fp16.
+def test_check_package_and_infer_run_on_cuda(fake_cuda: FakeCuda) -> None:
+    """Both entries; then their pages say what CUDA gains."""
+    for name in (line.DIGITS, line.WAVES):
+        check_package_and_infer(name, fake_cuda)
+    Path("docs").symlink_to(line.REPOSITORY / "docs")
+    line.run("report")
+    for name in (line.DIGITS, line.WAVES):
+        page = Path("out", "report", f"{name}.html").read_text(encoding="utf-8")
+        assert "<p>On CUDA <strong>" in page, name
+
+
+def check_package_and_infer(name: str, fake_cuda: FakeCuda) -> None:
+    """Assert that each file has a row for each device with kernels for it: int8 only on the CPU,
+    which emulates fp16.
     """
     done = fake_cuda.run(CHECK, name, cwd=Path.cwd())
     assert done.stdout == "0 1\n"  # TF32 is off, and on in the row that shows what it would change
@@ -141,11 +153,6 @@ def test_check_package_and_infer_run_on_cuda(name: str, fake_cuda: FakeCuda) -> 
     assert served["equal"] and [*served["served"]] == [
         f"{variant} on {device}" for device, variant in timed
     ]
-    Path("docs").symlink_to(line.REPOSITORY / "docs")
-    line.run("report")
-    assert "<p>On CUDA <strong>" in Path("out", "report", f"{name}.html").read_text(
-        encoding="utf-8"
-    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import journey
 import pytest
 from dvc import dvcfile
 from dvc.repo import Repo, reproduce
@@ -63,17 +64,17 @@ def test_dvc_itself_writes_that_lock_file(
     for module in ("dvc", "pipeline.line.dvc"):
         folder = tmp_path / module
         folder.mkdir()
+        journey.init_dvc(folder)
         (folder / "dvc.yaml").write_text(stages, encoding="utf-8")
-        for words, lr in (
-            (("init", "--no-scm", "--quiet"), 1),
-            (("repro",), 1e-5),
-            (("repro",), 2),
-        ):
+        for lr in (1e-5, 2):
             (folder / "params.yaml").write_text(
                 f"numbers: [1, 2.5, yes, '3']\nlr: {lr}\nnothing:\n"
             )
             subprocess.run(
-                [sys.executable, "-m", module, *words], cwd=folder, check=True, capture_output=True
+                [sys.executable, "-m", module, "repro"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
             )
         files.append(folder / "dvc.lock")
     text = [file.read_text(encoding="utf-8") for file in files]
@@ -146,7 +147,7 @@ def test_targets_are_found_in_files_that_are_read_once(
 ) -> None:
     """And later calls read them anew."""
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    journey.init_dvc(tmp_path)
     Path("dvc.yaml").write_text(STAGES, encoding="utf-8")
     Path("params.yaml").write_text("numbers: 1\nlr: 1\n")
     read, loads = [], dvcfile.ProjectFile._load

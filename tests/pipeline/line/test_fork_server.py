@@ -30,30 +30,43 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(line.copy_to(tmp_path))
 
 
-def run(*words: str, forked: bool) -> subprocess.CompletedProcess[str]:
-    """Run `python -m WORDS`, as a fork of the server or as a new process."""
-    before, python = (SERVER, "python") if forked else ([], sys.executable)
+def light(*stages: str, libraries: tuple[str, ...] = ()) -> list[str]:
+    """Return the command of a fork server, as by `python -m`, of these stages and libraries alone:
+    the others would be imported for each test, in seconds.
+    """
+    server = f"fork_server.Server({stages}, {libraries})"
+    code = "import sys; sys.argv[0] = '-m'; from pipeline.line import fork_server; "
+    return [sys.executable, "-c", f"{code}fork_server.SERVERS = ({server},); fork_server.main()"]
+
+
+def run(*words: str, server: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m WORDS`, as a fork of the server, or of none as a new process."""
+    before, python = (server, "python") if server else ([], sys.executable)
     command = [*before, *LOG_IMPORTS, python, "-m", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    ("stage", "output"), [("train", "train/weights.pt"), ("export", "export/model.onnx")]
-)
-def test_a_forked_stage_writes_what_a_new_process_writes(stage: str, output: str) -> None:
+def test_forked_stages_write_what_new_processes_write() -> None:
     """Byte for byte. Two threads: they sum in another order than one does."""
     recipe = Path("out/params", line.DIGITS, "train.json")
     recipe.write_text(recipe.read_text().replace('"threads": 1', '"threads": 2'))
-    file = Path("out", line.DIGITS, output)
+    files = [Path("out", line.DIGITS, file) for file in ("train/weights.pt", "export/model.onnx")]
+    both = " && ".join(f"python -m pipeline.{stage} {line.DIGITS}" for stage in ("train", "export"))
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     written = []
-    for forked in (False, True):
-        done = run(f"pipeline.{stage}", line.DIGITS, forked=forked)
+    for server in ([], SERVER):
+        words = [*server, *LOG_IMPORTS, "sh", "-c", both]
+        environment = os.environ if server else os.environ | {"PATH": path}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert bool(IMPORTED.search(done.stderr)) != forked
-        assert f"{line.DIGITS} | {stage} " in done.stderr
-        written.append((file.read_bytes(), line.results(line.DIGITS, stage)))
-        file.unlink()
-    assert written[0] == written[1]
+        assert bool(IMPORTED.search(done.stderr)) != bool(server)
+        for stage in ("train", "export"):
+            assert f"{line.DIGITS} | {stage} " in done.stderr
+            written.append(line.results(line.DIGITS, stage))
+        written += [file.read_bytes() for file in files]
+        for file in files:
+            file.unlink()
+    assert written[:4] == written[4:]
 
 
 PROBE = """
@@ -80,7 +93,8 @@ def test_a_forked_stage_has_the_threads_of_a_new_process(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    new, forked = (run("pipeline.explain", forked=forked) for forked in (False, True))
+    torch = light("explain", libraries=("torch",))
+    new, forked = (run("pipeline.explain", server=server) for server in (None, torch))
     assert new.returncode == forked.returncode == 0, new.stderr[-500:] + forked.stderr[-500:]
     assert IMPORTED.search(new.stderr) and not IMPORTED.search(forked.stderr)
     assert new.stdout == forked.stdout
@@ -108,7 +122,7 @@ sys.exit(-1)
 
 
 def test_dvc_is_forked_as_the_stages_are() -> None:
-    new, forked = (run("pipeline.line.dvc", "--version", forked=forked) for forked in (False, True))
+    new, forked = (run("pipeline.line.dvc", "--version", server=s) for s in (None, SERVER))
     assert new.returncode == forked.returncode == 0 and new.stdout == forked.stdout
     assert IMPORTED_DVC.search(new.stderr) and not IMPORTED_DVC.search(forked.stderr)
 
@@ -132,7 +146,7 @@ def test_our_own_code_is_imported_once_and_anew_where_it_is_edited(tmp_path: Pat
     edit = f"cp -p {file} old; echo EDITED = 1 >> {file}; touch -r old {file}"  # with its old time
     elsewhere = "mkdir other && cp -r pipeline other && cd other"
     check = "env -u OMP_WAIT_POLICY python -m pipeline.check"
-    words = [*SERVER, "sh", "-c", f"{check}; ({elsewhere} && {check}); {edit}; {check}"]
+    words = [*light("check"), "sh", "-c", f"{check}; ({elsewhere} && {check}); {edit}; {check}"]
     environment = os.environ | {"PYTHONPATH": str(line.REPOSITORY / "serve")}
     done = subprocess.run(
         words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -226,7 +240,10 @@ except KeyboardInterrupt:
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     with subprocess.Popen(
-        [*SERVER, "sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*light("check"), "sh", "-c", command],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout and process.stdout.readline() == "begun\n"
         if signals == signal.SIGINT:
@@ -244,12 +261,13 @@ except KeyboardInterrupt:
 
 def test_errors_and_exit_codes_are_passed_on() -> None:
     """The exit status and the error are those of the stage or command, whichever process runs it."""
-    done = run("pipeline.train", "nobody", forked=True)
-    assert done.returncode == 1 and "error: train: no entry 'nobody'" in done.stderr
-    assert not IMPORTED.search(done.stderr)
-    assert run("pipeline.new", "--help", forked=True).returncode == 0  # it is not forked
-    assert subprocess.run([*SERVER, "sh", "-c", "exit 7"], check=False).returncode == 7
-    done = subprocess.run(SERVER, capture_output=True, text=True, check=False)
+    server = light("package")
+    done = run("pipeline.package", "nobody", server=server)
+    assert done.returncode == 1 and "error: package: no entry 'nobody'" in done.stderr
+    assert not re.search(r"\| +numpy$", done.stderr, re.M)  # it was forked
+    assert run("pipeline.new", "--help", server=server).returncode == 0  # it is not forked
+    assert subprocess.run([*server, "sh", "-c", "exit 7"], check=False).returncode == 7
+    done = subprocess.run(server, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "usage" in done.stderr
 
 
@@ -257,7 +275,8 @@ def test_a_worker_ends_with_the_stage_that_waits_for_it() -> None:
     recipe = Path("out/params", line.WAVES, "train.json")
     recipe.write_text(recipe.read_text().replace('"epochs": 2', '"epochs": 100000'))
     command = subprocess.Popen(
-        [*SERVER, "python", "-m", "pipeline.train", line.WAVES], start_new_session=True
+        [*light("train", libraries=("torch",)), "python", "-m", "pipeline.train", line.WAVES],
+        start_new_session=True,
     )
     try:
         (stage,) = wait_for(lambda: [one for one in children(command.pid) if is_shim(one)])

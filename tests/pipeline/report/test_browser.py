@@ -54,12 +54,12 @@ def serious_findings(page: Any) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def scenes_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a detector, a segmenter and a captioner."""
-    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
+    if isinstance(missing := line.downloads(), str):
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("scenes")
     scene_entries.write_all(root)
     scene_entries.write_packages(root)
-    (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
+    line.share_downloads(root)
     pages.build_report(list(scene_entries.RECIPES), scene_entries.RECIPES, {}, root)
     return root / "out" / "report"
 
@@ -176,12 +176,12 @@ def test_hostile_labels_stay_text(chromium: Any, site: Path) -> None:
 @pytest.fixture(scope="module")
 def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the tests' own line and of a file of all operators; its pages run them."""
-    if isinstance(missing := browser_demo.onnxruntime_web(ROOT / "out" / "downloads"), str):
+    if isinstance(missing := line.downloads(), str):
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("alive")
     shutil.copytree(line.made() / "out" / "dist", root / "out" / "dist")
     operators.write(root / "out" / "dist" / "operators" / "model.onnx")
-    (root / "out" / "downloads").symlink_to(ROOT / "out" / "downloads")
+    line.share_downloads(root)
     pages.build_report(SHIPPED, dict.fromkeys(SHIPPED, RECIPES[CLASSIFIER]), {}, root)
     return root
 
