@@ -50,14 +50,27 @@ def test_pyramid_adds_up_to_the_image():
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 24), (7, 30), (4, 3), (4, 6)])
 def test_enlarging_in_training_is_that_of_evaluation(size):
-    """Values and gradients, to twice and four times the size and to others, of bf16 maps too."""
+    """Values and gradients, to twice and four times the size and to others, of bf16 maps too; on
+    the CPU, and as on a GPU.
+    """
     maps, found = torch.randn(2, 3, 4, 6, requires_grad=True), []
-    for training in (False, True):
+    ways = (farabet.enlarge, lambda *of: farabet.enlarge(*of, True), farabet.enlarge_by_products)
+    for enlarge in ways:
         with torch.autocast("cpu", torch.bfloat16):
-            y = farabet.enlarge(maps, torch.Size(size), training)
+            y = enlarge(maps, torch.Size(size))
         (gradient,) = torch.autograd.grad(y.square().sum(), maps)
         found.append((y, gradient))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-5)
+
+
+def test_training_keeps_maps_channels_last():
+    """Each layer is then fast, as `enlarge` is; a batch norm over all scales would undo it."""
+    net = small(batch_norm=True, pools=1).train().to(memory_format=torch.channels_last)
+    scales = [torch.randn(2, 3, side, side) for side in (32, 16, 8)]
+    scales = [scale.contiguous(memory_format=torch.channels_last) for scale in scales]
+    maps = [*net.describe(scales), farabet.enlarge(scales[1], torch.Size((32, 32)), True)]
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in maps)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -83,6 +96,11 @@ def test_batch_norm_sees_the_pixels_of_all_scales():
     norm = net.features.norm1
     np.testing.assert_allclose(norm.running_mean, pixels.mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(norm.running_var, pixels.var(1, ddof=1), rtol=1e-4)
+    maps = [net.features.conv1(scale) for scale in scales]
+    mean, deviation = pixels.mean(1), np.sqrt(pixels.var(1) + norm.eps)
+    for before, after in zip(maps, farabet.normalize_together(norm, maps), strict=True):
+        expected = (before.detach().movedim(1, 3).numpy() - mean) / deviation
+        np.testing.assert_allclose(after.detach().movedim(1, 3), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("pools", "field"), [(2, 46), (1, 44)])

@@ -39,6 +39,17 @@ def test_overlap():
     torch.testing.assert_close(overlaps, torch.tensor([[[25 / 175, -1], [0, -1]]]))
 
 
+def test_overlap_is_torchvisions():
+    """Bit for bit, of images that share their anchors."""
+    torch.manual_seed(0)
+    anchors, boxes = (torch.rand(*shape, 4) * 20 for shape in ((1, 30), (3, 5)))
+    anchors[..., 2:] += anchors[..., :2]
+    boxes[..., 2:] += boxes[..., :2]
+    overlaps = detection.overlap(anchors.expand(3, -1, 4), torch.cat([boxes, boxes[..., :1]], 2))
+    assert (overlaps > 0).any() and (overlaps == 0).any()
+    assert torch.equal(overlaps, box_iou(anchors, boxes))
+
+
 def test_labels_of_anchors():
     """Section 3.1: (i) the best of each true box, ties too; (ii) above .7; negative below .3."""
     overlaps = torch.tensor(
