@@ -114,3 +114,15 @@ def test_too_small_images_are_refused():
         ValueError, match=r"captioner: expected at least 4 x 4 pixels, got 3 x 24; "
     ):
         models.build("captioner", **OPTIONS | {"size": (3, 24)})
+
+
+def test_mixed_precision_is_of_the_reader_alone(net):
+    """Behind it training computes what it does in float32 from the reader's maps of bf16."""
+    net.train().image.norm.eval()
+    seen = []
+    net.reader.register_forward_hook(lambda *of: seen.append(of[-1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = net(samples(), WORDS)
+    assert seen[0].dtype == torch.bfloat16 and got.dtype == torch.float32
+    hidden, cell = net.lstm(net.image(seen[0].float()))
+    torch.testing.assert_close(got, net.follow(WORDS, hidden, cell), rtol=1e-6, atol=1e-6)
