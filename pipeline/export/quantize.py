@@ -79,13 +79,19 @@ def make_variants(
 
 def prepare_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with batch norms folded, shapes inferred, and a name for each node."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    import onnxruntime
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder, silence_converters():
-        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(graph, before)
-        quant_pre_process(before, after, skip_symbolic_shape=True)
-        prepared = onnx.load(after)
+        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        prepared = onnx.load(options.optimized_model_filepath)
+    prepared = onnx.shape_inference.infer_shapes(prepared)
+    add_pre_process_metadata(prepared)  # else quantization warns that it was not done
     # quantization refuses a domain that is listed twice, as it is after a head was joined
     versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in prepared.opset_import}
     del prepared.opset_import[:]

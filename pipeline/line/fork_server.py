@@ -52,7 +52,7 @@ SERVERS = (
             "captum.attr",
             "matplotlib.backends.backend_agg",
             "matplotlib.figure",
-            "onnxruntime.quantization.shape_inference",
+            "onnxruntime.quantization",
             "onnxruntime.transformers.float16",
             "onnxscript.function_libs.torch_lib.ops",
             "PIL.ImageDraw",
