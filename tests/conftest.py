@@ -40,10 +40,14 @@ def operators_read_once() -> Iterator[None]:
         return
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    read = functools.cache(ONNXRegistry.from_torchlib)
+    from_torchlib = ONNXRegistry.from_torchlib
+
+    @functools.cache
+    def read(with_torchvision: bool, **opset: int) -> ONNXRegistry:  # its operators, if imported
+        return from_torchlib(**opset)
 
     def copied(**opset: int) -> ONNXRegistry:
-        whole = read(**opset)
+        whole = read("torchvision" in sys.modules, **opset)
         own = copy.copy(whole)
         own.functions = {target: [*known] for target, known in whole.functions.items()}
         return own  # to which an export may add operators
