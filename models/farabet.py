@@ -37,7 +37,6 @@ of 8 .55. Scenes that are also turned and scaled, with balance .15, end at .76. 
 classifier's hidden layer it is .48 in place of .55.
 """
 
-import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
@@ -78,25 +77,24 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 def enlarge(maps: Tensor, size: torch.Size, training: bool = False) -> Tensor:
     """Return maps (N, C, *size), interpolated between the centres of pixels.
 
-    In training on the CPU in channels-last memory format, in which torch's gradient takes a sixth
-    of the time (64 maps of 16 x 16 to 32 x 32); on a GPU, where it is slow if it is to be
-    repeatable, by products.
+    In training of float32, in mixed precision too: on the CPU in channels-last memory format, in
+    which torch's gradient takes a sixth of the time (64 maps of 16 x 16 to 32 x 32); on a GPU,
+    where it is slow if it is to be repeatable, by products.
     """
     if training and maps.is_cuda:
         return enlarge_by_products(maps, size)
     if training:
-        maps = maps.contiguous(memory_format=torch.channels_last)
+        maps = maps.float().contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def enlarge_by_products(maps: Tensor, size: torch.Size) -> Tensor:
-    """Return what `enlarge` does, of float32 in mixed precision, too, as torch's interpolation."""
+    """Return what `enlarge` does in training."""
     down, across = (shares(*sides, maps.device) for sides in zip(size, maps.shape[2:], strict=True))
     with torch.autocast(maps.device.type, enabled=False):
         return down @ maps.float() @ across.T
 
 
-@functools.cache
 def shares(length: int, side: int, on: torch.device) -> Tensor:
     """Return the matrix (length, side) that interpolates `side` pixels at the centres of `length`
     ones, and takes the first or last one beyond theirs.
@@ -106,7 +104,6 @@ def shares(length: int, side: int, on: torch.device) -> Tensor:
     return (1 - distance).clamp(min=0)
 
 
-@functools.cache
 def band(side: int, on: torch.device) -> Tensor:
     """Return the matrix (side, side) that takes the mean of WINDOW neighbours, fewer at an end."""
     places = torch.arange(side, device=on)
@@ -140,7 +137,7 @@ class LocalNormalization(nn.Module):
             pooled: Tensor = self.pools(x)
             return pooled
         down, across = (band(side, x.device) for side in x.shape[2:])
-        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return down @ x.float() @ across.T
 
     def forward(self, x: Tensor) -> Tensor:

@@ -93,10 +93,11 @@ def value_ranges(
     names = list(dict.fromkeys(names))
     if not names:
         return {}
-    lowest, highest = [], []  # of each batch: a number for each tensor; none is read beyond it
+    lowest, highest = [], []  # of each batch: a number for each tensor
     for tensors in run_batches(expose(graph, names), x, names, optimize=False):
         lowest.append([tensor.min(initial=np.inf) for tensor in tensors])
         highest.append([tensor.max(initial=-np.inf) for tensor in tensors])
+        del tensors  # else the next batch would be computed beside them
     pairs = zip(np.nanmin(lowest, 0), np.nanmax(highest, 0), strict=True)
     return {name: (low[None], high[None]) for name, (low, high) in zip(names, pairs, strict=True)}
 

@@ -42,8 +42,11 @@ def load_network(
     change: called with the network before a head is put on it; may change its modules in place.
     """
     folder = OUT / name / "train"
-    with WithoutDraws():
-        net: Any = build.assemble(recipe, source)
+    try:
+        with WithoutDraws():
+            net: Any = build.assemble(recipe, source)
+    except build.MISTAKES as error:
+        raise build.explained(error, recipe.arch, building=True) from None
     net.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))  # sets all of them
     change(net.eval())
     if recipe.on_features:

@@ -50,18 +50,21 @@ def test_pyramid_adds_up_to_the_image():
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 24), (7, 30), (4, 3), (4, 6)])
 def test_enlarging_in_training_is_that_of_evaluation(size):
-    """Values and gradients, to twice and four times the size and to others, of bf16 maps too; on
-    the CPU, and as on a GPU.
+    """Values and gradients, to twice and four times the size and to others; on the CPU, and as on a
+    GPU. Maps of bf16, as a convolution gives them in mixed precision, are enlarged in float32.
     """
-    maps, found = torch.randn(2, 3, 4, 6, requires_grad=True), []
-    ways = (farabet.enlarge, lambda *of: farabet.enlarge(*of, True), farabet.enlarge_by_products)
+    maps = torch.randn(2, 3, 4, 6).bfloat16().float().requires_grad_()
+    ways = (lambda *of: farabet.enlarge(*of, True), farabet.enlarge_by_products)
+    expected = farabet.enlarge(maps, torch.Size(size))
+    (gradient,) = torch.autograd.grad(expected.square().sum(), maps)
     for enlarge in ways:
         with torch.autocast("cpu", torch.bfloat16):
             y = enlarge(maps, torch.Size(size))
-        (gradient,) = torch.autograd.grad(y.square().sum(), maps)
-        found.append((y, gradient))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-5)
+            mixed = enlarge(maps.bfloat16(), torch.Size(size))
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+        (found,) = torch.autograd.grad(y.square().sum(), maps)
+        torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_training_keeps_maps_channels_last():
