@@ -24,9 +24,11 @@ from finished import (
 )
 
 from pipeline.evaluate.metric_catalogue import CATALOGUE, main_metrics
+from pipeline.params import load as params
 from pipeline.report import entry_tables, pages, study_pages
 from pipeline.report.result_files import Entry, Study
 
+ROOT = Path(__file__).parents[3]
 Rows = dict[str, dict[str, str]]  # entry -> column title -> text of the cell
 
 
@@ -219,6 +221,20 @@ def test_a_study_whose_table_lacks_a_setting_has_no_plot(tmp_path: Path) -> None
     changed = recipe.model_copy(update={"settings": {**recipe.settings, "wide": {}}})
     assert study_pages.draw_plot(Study("dilation", tmp_path, recipe), tmp_path)
     assert study_pages.draw_plot(Study("dilation", tmp_path, changed), tmp_path) is None
+
+
+def test_every_study_in_git_has_a_page_with_its_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipe is in params.yaml, and its table has all that the recipe asks for."""
+    drawn: list[str] = []
+    monkeypatch.setattr(study_pages, "draw_study", lambda recipe, *_: drawn.append(recipe.claim))
+    recipes = params.load(ROOT / "params.yaml").studies
+    names = sorted(file.stem for file in (ROOT / "results" / "studies").glob("*.csv"))
+    studies = [Study(name, ROOT, recipes[name]) for name in names]
+    study_pages.study_contexts(studies, tmp_path)
+    assert len(names) > 20 and drawn == [study.claim for study in studies]
+    assert all(study.runs and study.text for study in studies)
 
 
 def test_an_entry_that_is_trained_alone_is_pending(tmp_path: Path) -> None:
