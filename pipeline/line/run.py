@@ -26,7 +26,7 @@ from contextlib import nullcontext
 from tqdm import tqdm
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import prefix, run, stage_of_line
+from pipeline.core.stage import line_names, prefix, run, stage_of_line
 from pipeline.line.fork_server import python_path
 from pipeline.line.parallel import (
     check_groups,
@@ -44,6 +44,14 @@ DVC = ["python", "-m", "pipeline.line.dvc", "--wait-for-lock", "repro"]
 SINGLE = "--single-item"  # else each command would lock what all depend on, and refuse the others
 PROGRESS = re.compile(r"\[[\d:]+<")  # in the lines of `core.stage.progress`
 FAILED = re.compile(r"ERROR: failed to reproduce '([^']+)'")  # DVC's own sentence
+
+
+def name_of_line(text: str, names: Iterable[str]) -> str | None:
+    """Return the name with which a line begins, "" for all entries, None if it is not of `names`:
+    types (`int | None`) and the bars of libraries have a " | ", too.
+    """
+    name, bar, _ = text.partition(" | ")
+    return name.strip() if bar and name.strip() in {"", *names} else None
 
 
 class Output:
@@ -81,7 +89,8 @@ class Output:
                 self.done.add(stage)
                 self.end(job)
             count = self.count() if stage and self.planned else ""
-            named = text if " | " in text else prefix(job) + text
+            own = name_of_line(text, [job, *line_names()]) is not None
+            named = text if own else prefix(job) + text
             width = 2 * len(str(len(self.planned))) + len(" of ")
             tqdm.write(f"{count:>{width}}  {named}", file=sys.stderr)
 
@@ -137,9 +146,11 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
     """Run `dvc repro` for the targets and print what their stages print; return its success.
 
     job: the entry of all targets, or "". Of targets of several entries, lines without a name wait
-    for the next one with a name, which is their entry's.
+    for the next one with a name, which is taken for their entry's: a guess, which gives what a
+    stage prints after its own line to the next entry. Progress does not wait.
     """
-    several = len({target.partition("@")[2] for target in targets} - {""}) > 1
+    names = {target.partition("@")[2] for target in targets} - {""}
+    several = len(names) > 1
     environment = os.environ | {"PATH": python_path()}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
@@ -161,20 +172,27 @@ def reproduce(job: str, targets: list[str], output: Output, threads: int | None 
                     failed = found[1]
                     last = last or text
                 elif text:
+                    name = name_of_line(text, names)
+                    if several and name is None and PROGRESS.search(text):
+                        output.add(job, text)
+                        continue
                     waiting.append(text)
-                    if not several or " | " in text:
-                        entry = text.partition(" | ")[0].strip() if several else job
+                    if not several or name is not None:
+                        entry = name if several and name is not None else job
                         output.add_all(entry, waiting)
                     if not PROGRESS.search(text):
                         last = "" if stage_of_line(text) else text
         except KeyboardInterrupt:  # the command receives it too, and ends
             command.communicate()
             raise
-    output.add_all(failed.partition("@")[2], waiting)
-    with output.lock:
-        output.end(entry)
+        finally:
+            output.add_all(failed.partition("@")[2], waiting)
+            with output.lock:
+                output.end(entry)
+                output.end(job)
     if command.returncode:
-        message = last.partition(" | ")[2] or last
+        named = name_of_line(last, [job, *names, *line_names()]) is not None
+        message = last.partition(" | ")[2] if named else last
         output.failures.append(f"{failed or job}: {message.removeprefix('error: ')}")
     return command.returncode == 0
 

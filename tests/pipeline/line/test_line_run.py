@@ -14,12 +14,13 @@ import journey
 import pytest
 
 from pipeline.core.errors import StageError
+from pipeline.core.files import write_json
 from pipeline.core.stage import stage_of_line
 from pipeline.line import fork_server, run
 from pipeline.line.parallel import STAGES
 from pipeline.params import load as params
 
-# A stand-in for DVC. Every target takes .05 s; it prints as DVC and our stages do, and notes when.
+# A stand-in for DVC. Every target takes TAKES seconds; it prints as DVC and our stages do, and notes when.
 # The targets of MEET, as "train 2" for the second training, wait until the other one has begun.
 TOOL = """
 import itertools, os, sys, time
@@ -35,7 +36,7 @@ targets = [word for word in sys.argv[1:] if word != "--single-item"]
 for target in targets:
     stage, _, name = target.partition("@")
     print(f"Running stage '{target}':\\n> python -m pipeline.{stage} {name}")
-    time.sleep(.05)
+    time.sleep(TAKES)
     me = number(stage)
     while me in MEET and not all(os.path.exists(f"{LOG} {other}") for other in MEET):
         if time.time() > begun + 30:
@@ -72,8 +73,9 @@ def stand_in(
         first: tuple[str, ...] = (),
         rest: tuple[str, ...] = ("report",),
         changed: bool = False,
+        takes: float = 0.05,
     ) -> list[tuple[float, float, str]]:
-        values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; MEET = {meet}\n"
+        values = f"LOG = {str(log)!r}; BROKEN = [{broken!r}]; MEET = {meet}; TAKES = {takes}\n"
         tool.write_text(values + TOOL)
         monkeypatch.setattr(run.params, "load", lambda: replace(loaded, size=size))
         plan = [stage for stage in [*planned, *rest] if stage not in without]
@@ -93,7 +95,7 @@ def test_one_trains_at_a_time_while_others_are_exported(
     """By the times at which each command began and ended."""
     monkeypatch.delenv("JOBS", raising=False)
     monkeypatch.setattr(run, "job_limit", lambda every: 3)
-    rows = stand_in(size="full", meet=("export 1", "train 2"))
+    rows = stand_in(size="full", meet=("export 1", "train 2"), takes=0.3)  # long: would overlap
     trained = sorted(row for row in rows if row[2].startswith("train@"))
     assert len(trained) == 3
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(trained))
@@ -104,7 +106,7 @@ def test_latency_is_measured_alone_and_then_entries_are_served_side_by_side(
 ) -> None:
     """By the times at which each command began and ended."""
     monkeypatch.setenv("JOBS", "2")
-    rows = stand_in(meet=("infer 1", "infer 2"))
+    rows = stand_in(meet=("infer 1", "infer 2"), takes=0.3)  # long: would overlap
     (checks,) = [row for row in rows if "check@" in row[2]]
     assert all(row is checks or row[1] <= checks[0] or row[0] >= checks[1] for row in rows)
     assert len([row for row in rows if row[2].startswith("infer@")]) == 2
@@ -204,6 +206,26 @@ def test_a_line_without_a_name_gets_that_of_its_job(
     ]
 
 
+BAR = "  5%|x   | 2.0/44.7M [00:00<00:09, 4MB/s]"  # of a library
+
+
+def test_a_bar_in_a_line_is_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a job of one entry, and of stages of all; a type's last word is no message either."""
+    warning = "UserWarning: expected int | None"
+    code = f"import sys; sys.exit({warning!r})"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "DVC", ["python", "-c", code])
+    output = run.Output(set())
+    output.add("tiny", BAR)
+    assert not run.reproduce("tiny", ["train@tiny"], output)
+    assert not run.reproduce("", ["report"], output)
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"tiny | {BAR}", f"tiny | {warning}", f"| {warning}"]
+    assert output.failures == [f"tiny: {warning}", f": {warning}"]
+
+
 @pytest.mark.parametrize("job", ["", "one"])
 def test_a_line_of_a_job_of_several_entries_gets_the_name_of_its_stage(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -211,17 +233,24 @@ def test_a_line_of_a_job_of_several_entries_gets_the_name_of_its_stage(
     """That of the next line with a name or, after the last one, of DVC's error; of one entry, its
     own at once.
     """
-    printed = ["a warning", "a | infer  0.1 s  x", "b | infer: 1 of 2 images", "another"]
-    printed += ["b | infer  0.2 s", "Traceback", "ERROR: failed to reproduce 'infer@c': no"]
+    printed = ["expected int | None", "a | infer  0.1 s  x", "b | infer: 1 of 2 images", "another"]
+    printed += [BAR, "b | infer  0.2 s", " | report  0.1 s", "Traceback"]
+    printed += ["ERROR: failed to reproduce 'infer@c': no"]
     code = f"import sys; sys.exit({chr(10).join(printed)!r})"
     monkeypatch.chdir(tmp_path)  # where no longer name widens the column
+    for name in ("a", "b"):
+        write_json(Path("out/params", name, "infer.json"), {})
     monkeypatch.setattr(run, "DVC", ["python", "-c", code])
     output = run.Output(set())
     targets = ["infer@a", "infer@b", "infer@c"]
     assert not run.reproduce(job, ["infer@one"] if job else targets, output)
     lines = capsys.readouterr().err.splitlines()
     names = [line.partition("|")[0].strip() for line in lines]
-    assert names == ([job, "a", "b", job, "b", job] if job else ["a", "a", "b", "b", "b", "c"])
+    if job:
+        assert names == [job, "a", "b", job, job, "b", "", job]
+    else:  # the bar of a library comes before the line that waits
+        assert names == ["a", "a", "b", "", "b", "b", "", "c"]
+        assert lines[3].endswith(f"| {BAR}") and lines[4].endswith("b | another")
     assert output.failures == ["infer@c: Traceback"]
 
 
@@ -239,11 +268,11 @@ def test_the_stages_run_this_python_in_a_shell_without_the_environment(
 
 
 def test_ctrl_c_waits_for_the_end_of_dvc(tmp_path: Path) -> None:
-    """Which takes a second here to end its stage."""
-    tool = """
+    """Which takes a second here to end its stage; a line that waits for a name is printed."""
+    tool = f"""
 import sys, time
 try:
-    print("begun", file=sys.stderr, flush=True)
+    print("a | begun\\nof nobody\\n{BAR}", file=sys.stderr, flush=True)
     time.sleep(100)
 except KeyboardInterrupt:
     time.sleep(1)
@@ -253,7 +282,7 @@ except KeyboardInterrupt:
 from pipeline.core import stage
 from pipeline.line import run
 run.DVC = ["python", "-c", {tool!r}]
-stage.run(lambda: run.reproduce("", [], run.Output(set())))
+stage.run(lambda: run.reproduce("", ["infer@a", "infer@b"], run.Output(set())))
 """
     environment = os.environ | {"PYTHONPATH": str(journey.ROOT)}
     with subprocess.Popen(
@@ -265,8 +294,10 @@ stage.run(lambda: run.reproduce("", [], run.Output(set())))
         start_new_session=True,
     ) as command:
         assert command.stderr and "begun" in command.stderr.readline()
+        assert BAR in command.stderr.readline()  # it has read what was printed before
         os.killpg(command.pid, signal.SIGINT)
         assert command.wait(60) == 130 and (tmp_path / "ended").exists()
+        assert "| of nobody" in command.stderr.read()
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC 3.67's, 2026-11
