@@ -27,6 +27,7 @@ from pipeline.core.stage import note
 from pipeline.params.schema import Check
 
 WARM_UP_RUNS, MIN_RUNS, MAX_WINDOWS = 3, 3, 12
+WARM_UP_S = 0.05  # at least, of short calls: cores that were idle raise their clocks meanwhile
 MAX_RUNS = 500  # of a window: of two together, ten are slower than p99
 STABLE = 0.05  # a measurement ends when the medians of two windows differ by less
 MIN_GAIN = 1.05  # of throughput; a larger batch that gives less ends the sweep
@@ -138,16 +139,18 @@ def measure_while_memory_lasts(row_of: Callable[[int], Row], batches: list[int])
 def time_call(call: Callable[[], object], samples: int, seconds: float) -> Row:
     """Return p50, p90 and p99 of `call` in ms, and samples per second at p50.
 
-    After a warm-up the call is repeated in windows of a third of `seconds` or of MAX_RUNS, until
-    the medians of two successive windows agree (`stable`), for MAX_WINDOWS at most. The figures are
-    of the last two. Of calls that are longer than a window each holds MIN_RUNS, and no third one
-    begins after the time that MAX_WINDOWS of short calls take; they are warm after two runs, of
-    which the first may build an engine.
+    After a warm-up of WARM_UP_RUNS and WARM_UP_S the call is repeated in windows of a third of
+    `seconds` or of MAX_RUNS, until the medians of two successive windows agree (`stable`), for
+    MAX_WINDOWS at most. The figures are of the last two. Of calls that are longer than a window
+    each holds MIN_RUNS, and no third one begins after the time that MAX_WINDOWS of short calls
+    take; they are warm after two runs, of which the first may build an engine.
     """
-    for k in range(WARM_UP_RUNS):
+    runs, first = 0, time.perf_counter()
+    while runs < WARM_UP_RUNS or time.perf_counter() - first < WARM_UP_S:
         begin = time.perf_counter()
         call()
-        if k and time.perf_counter() - begin > seconds:
+        runs += 1
+        if runs > 1 and time.perf_counter() - begin > seconds:
             break
     windows: list[list[float]] = []
     stable, last_begin = False, time.perf_counter() + MAX_WINDOWS * seconds / 3

@@ -284,7 +284,9 @@ def test_long_calls_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_calls_of_microseconds_are_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three to warm up and two windows of 500, not of .1 s; longer ones fill their windows."""
+    """.05 s to warm up, in which clocks rise, and two windows of 500, not of .1 s; longer ones fill
+    their windows.
+    """
     now, calls = 0.0, 0
 
     def take(seconds: float) -> None:
@@ -293,11 +295,14 @@ def test_calls_of_microseconds_are_a_thousand(monkeypatch: pytest.MonkeyPatch) -
         now += seconds
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    assert latency.time_call(lambda: take(2e-5), 1, 0.3)["stable"]
-    assert calls == 3 + 2 * 500
-    calls = 0
+    assert latency.time_call(lambda: take(2.1e-5), 1, 0.3)["stable"]
+    assert calls == 2381 + 2 * 500
+    now, calls = 0.0, 0
     assert latency.time_call(lambda: take(0.0011), 1, 0.3)["stable"]
-    assert calls == 3 + 2 * 91
+    assert calls == 46 + 2 * 91
+    now, calls = 0.0, 0
+    assert latency.time_call(lambda: take(0.03), 1, 0.3)["stable"]
+    assert calls == 3 + 2 * 4
 
 
 def test_the_sweep_ends_where_a_batch_gains_nothing() -> None:
