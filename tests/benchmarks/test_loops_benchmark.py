@@ -107,6 +107,7 @@ def test_another_checkouts_infer_takes_turns(
     folder = tmp_path / "now" / "out" / "dist" / "pets"
     package = loops.Package(folder, "openvino", "fp32", "", ImageRule((24, 32), "rgb"), [])
     assert loops.infer(folder, [], tmp_path / "a.csv") == 2
+    assert ran == [(loops.ENV["PYTHONPATH"], str(folder))]
     before = tmp_path / "before"
     same = {"infer images at 0123456": folder}
     own = same | {"infer images at 0123456, its package": before / "out" / "dist" / "pets"}

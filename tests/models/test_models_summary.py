@@ -87,7 +87,7 @@ def test_weights_beside_those_of_layers_have_a_row():
     assert found == [("0.layer", "Linear", 15), ("0", "Scaled", 3), ("1", "ReLU", 0)]
 
 
-def test_command_prints_every_network(capsys, monkeypatch):
+def test_command_prints_the_networks_of_each_architecture(capsys, monkeypatch):
     """Of a few architectures: tests/models/test_models.py has the counts and least inputs of all."""
     monkeypatch.setattr(models, "names", lambda: ["causal", "cnn2", "fcnn", "lenet5"])
     assert main([]) == 0
