@@ -91,7 +91,7 @@ def enlarge(maps: Tensor, size: torch.Size, training: bool = False) -> Tensor:
 def enlarge_by_products(maps: Tensor, size: torch.Size) -> Tensor:
     """Return what `enlarge` does in training."""
     down, across = (shares(*sides, maps.device) for sides in zip(size, maps.shape[2:], strict=True))
-    with torch.autocast(maps.device.type, enabled=False):
+    with torch.autocast("cuda" if maps.is_cuda else "cpu", enabled=False):
         return down @ maps.float() @ across.T
 
 
@@ -137,7 +137,7 @@ class LocalNormalization(nn.Module):
             pooled: Tensor = self.pools(x)
             return pooled
         down, across = (band(side, x.device) for side in x.shape[2:])
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
             return down @ x.float() @ across.T
 
     def forward(self, x: Tensor) -> Tensor:
