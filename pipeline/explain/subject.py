@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.core.files import fresh, read_json
 from pipeline.core.paths import OUT, RESULTS
 from pipeline.data import dataset
+from pipeline.explain import pointwise
 from pipeline.explain.modified_relu import replace_relus
 from pipeline.network.modules import Classifier, Forecaster
 from pipeline.params import load as params
@@ -87,6 +88,7 @@ def open_subject(name: str) -> Subject:
         net.requires_grad_(False)
         if isinstance(net, Classifier | Forecaster):  # attribution methods change their gradients
             replace_relus(net, example)
+        pointwise.use_channels_last(net)
 
     net = load_network(name, recipe, source, prepare)
     path = OUT / name / "export" / "model.onnx"  # more threads would spin while others compute

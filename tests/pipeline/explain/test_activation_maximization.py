@@ -23,16 +23,6 @@ from pipeline.explain.image_grid import to_tensor
 from pipeline.network.modules import Classifier
 
 
-@pytest.mark.parametrize(("channels", "last"), [(63, False), (64, True)])
-def test_without_bf16_a_wide_network_is_laid_out_as_in_training(
-    channels: int, *, last: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    net: Any = nn.Sequential(nn.Conv2d(3, channels, 3))
-    made: Any = image_optimization.step_network(net)
-    assert made[0].weight.is_contiguous(memory_format=torch.channels_last) is last
-
-
 def test_total_variation_by_hand() -> None:
     """[[0, 1, 3], [2, 2, 2], ...]: at the two places with both neighbours 1 + 4 and 4 + 1; the mean
     is 5.
