@@ -74,16 +74,17 @@ class _AllCaptured(Exception):
 def capture_outputs(
     net: Classifier, images: Tensor, layers: Sequence[nn.Module | str]
 ) -> list[Tensor | None]:
-    """Return the output of each layer, a module or its name, float32, for images (N, C, H, W).
+    """Return the output of each layer, a module or its name, for images (N, C, H, W).
 
-    None for a layer that does not run. The forward pass stops after the last of them.
+    bf16 as float32. None for a layer that does not run. The forward pass stops after the last of
+    them.
     """
     modules = [net.get_submodule(layer) if isinstance(layer, str) else layer for layer in layers]
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, output: Tensor) -> None:
         # the next layer may be a ReLU that works in place
-        outputs[module] = output.clone() if output.dtype == torch.float32 else output.float()
+        outputs[module] = output.float() if output.dtype == torch.bfloat16 else output.clone()
         if len(outputs) == len({*modules}):
             raise _AllCaptured
 

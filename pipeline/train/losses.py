@@ -90,6 +90,11 @@ def weight_tensors(net: nn.Module) -> list[Tensor]:
     return [p for name, p in net.named_parameters() if p.dim() > 1 and not name.endswith("bias")]
 
 
+def computes_in_bf16() -> bool:
+    """Return whether the CPU has instructions for bf16; without them float32 is faster."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def autocast(precision: str, on: torch.device) -> torch.autocast:
     """Return the autocast context of a precision.
 
@@ -100,6 +105,6 @@ def autocast(precision: str, on: torch.device) -> torch.autocast:
     if precision == "bf16" and not able:
         what = "this GPU does not compute in bf16 (before Ampere)"
         raise StageError(f"train.precision: {what}; set fp32 or auto")
-    fast = torch.cpu._is_avx512_bf16_supported() if on_cpu else able
+    fast = computes_in_bf16() if on_cpu else able
     bf16 = {"bf16": True, "fast": fast, "auto": able and not on_cpu}.get(precision, False)
     return torch.autocast(on.type, torch.bfloat16, enabled=bf16)

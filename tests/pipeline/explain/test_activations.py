@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from subjects import CIFAR, DENSENET, Chain, built, classifier, digits, subject
 from torch import nn
@@ -44,6 +45,25 @@ def test_layers_are_spread_over_the_depth() -> None:
         activations.select_evenly(found[:2], 4) == found[:2]
         and activations.select_evenly([], 4) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "captured"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.int64, torch.int64),
+    ],
+)
+def test_only_bf16_is_captured_in_another_dtype(dtype: torch.dtype, captured: torch.dtype) -> None:
+    class Cast(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.to(dtype) * 3
+
+    net = classifier(nn.Sequential(Cast()))
+    (found,) = capture_outputs(net, torch.full((1, 1, 2, 2), 150.0), ["net.0"])
+    assert found is not None and found.dtype == captured and (found == 3).all()
 
 
 def test_captured_activations_equal_the_modules_and_no_hook_stays() -> None:

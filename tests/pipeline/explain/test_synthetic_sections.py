@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import convline
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from convline.model_file.onnx_file import seal
 from PIL import Image
 from recipes import SPECS
-from subjects import CIFAR, built
+from subjects import CIFAR, GOOGLENET, LENET, built, classifier
 
+import models
 from pipeline.data import prepare
 from pipeline.explain import activation_maximization, adversarial, feature_inversion, style_transfer
 from pipeline.explain.activations import capture_maps
@@ -24,7 +26,7 @@ from pipeline.export import graph as export
 from pipeline.export import metadata
 from pipeline.params import load as params
 from pipeline.params.schema import Explain
-from pipeline.train import loop
+from pipeline.train import loop, losses
 
 RECIPE = {
     "arch": "cnn2",
@@ -142,7 +144,7 @@ def test_steps_are_computed_in_bf16_where_the_cpu_has_it(
     supported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The copy's weights are bf16, its outputs float32 and near the original's, which stays."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr(losses, "computes_in_bf16", lambda: supported)
     net = built("resnet", 32, **CIFAR)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     steps_net = step_network(net)
@@ -156,3 +158,35 @@ def test_steps_are_computed_in_bf16_where_the_cpu_has_it(
     error = float((logits - exact).norm() / exact.norm())
     assert (1e-4 < error < 0.03) if supported else error < 1e-5  # bf16 rounds to 8 bits
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arch", "side", "options"),
+    [
+        ("alexnet", 67, {"init": "he"}),
+        ("googlenet", 32, GOOGLENET),
+        ("lenet5", 32, LENET),
+        ("vgg", 32, {"configuration": "A-LRN", "init": "he"}),
+        ("zoo", 32, {"name": "mobilenet_v2"}),
+    ],
+)
+def test_steps_in_bf16_have_the_gradients_of_float32(
+    arch: str, side: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after local response normalisation, whose result is float32."""
+    monkeypatch.setattr(losses, "computes_in_bf16", lambda: True)
+    torch.manual_seed(0)
+    channels = 3 if arch == "zoo" else 1
+    made = models.build(arch, in_channels=channels, size=(side, side), classes=10, **options)
+    net = classifier(made, channels)
+    x = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0)) * 255
+
+    def step(net: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        images = x.clone().requires_grad_()
+        logits = net.logits(images)
+        return logits.detach(), torch.autograd.grad(logits[:, 0].sum(), images)[0].flatten()
+
+    (logits, gradient), (exact, expected) = step(step_network(net)), step(net)
+    assert logits.dtype == gradient.dtype == torch.float32 and gradient.isfinite().all()
+    assert (logits - exact).norm() / exact.norm() < 0.03
+    assert gradient @ expected > 0.9 * gradient.norm() * expected.norm()

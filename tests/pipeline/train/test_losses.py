@@ -146,12 +146,14 @@ def test_optimizers_take_their_options(net: nn.Module, name: str, kind: type) ->
     assert name != "sgd" or (group["momentum"] == 0.8 and group["nesterov"])
 
 
-def test_autocast_by_name() -> None:
+@pytest.mark.parametrize("supported", [True, False])
+def test_autocast_by_name(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """auto is fp32 on a CPU; bf16 computes products in bfloat16; fast does where the CPU has
     instructions for it.
     """
+    monkeypatch.setattr(losses, "computes_in_bf16", lambda: supported)
     cpu, half = torch.device("cpu"), torch.bfloat16
-    fast = half if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    fast = half if supported else torch.float32
     for precision, dtype in (
         ("auto", torch.float32),
         ("fp32", torch.float32),
