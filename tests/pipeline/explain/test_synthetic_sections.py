@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import models
 from pipeline.data import prepare
 from pipeline.explain import activation_maximization, adversarial, feature_inversion, style_transfer
 from pipeline.explain.activations import capture_maps
+from pipeline.explain.image_grid import to_tensor
 from pipeline.explain.image_optimization import step_network
 from pipeline.explain.sections import Section
 from pipeline.explain.subject import Subject
@@ -190,3 +192,65 @@ def test_steps_in_bf16_have_the_gradients_of_float32(
     assert logits.dtype == gradient.dtype == torch.float32 and gradient.isfinite().all()
     assert (logits - exact).norm() / exact.norm() < 0.03
     assert gradient @ expected > 0.9 * gradient.norm() * expected.norm()
+
+
+@pytest.mark.parametrize("module", [activation_maximization, feature_inversion, style_transfer])
+def test_steps_are_of_one_network_and_measures_of_the_other(
+    module: Any, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the network of the steps, here with other weights, is passed through with a gradient,
+    and only the entry's own without.
+    """
+    net = subject.net
+    steps_net = copy.deepcopy(net)
+    with torch.no_grad():
+        for weight in steps_net.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    passes: dict[str, list[tuple[bool, bool]]] = {"steps": [], "measures": []}
+
+    def watch(name: str, watched: Any) -> None:
+        real = watched.logits
+
+        def logits(x: torch.Tensor) -> torch.Tensor:
+            passes[name].append((torch.is_grad_enabled(), x.requires_grad))
+            return real(x)
+
+        monkeypatch.setattr(watched, "logits", logits)
+
+    watch("steps", steps_net)
+    watch("measures", net)
+    monkeypatch.setattr(module, "step_network", lambda given: steps_net if given is net else None)
+    assert module.make_section(subject).facts
+    steps = [graded for enabled, graded in passes["steps"] if graded]
+    assert len(steps) >= SETTINGS.synthesis_steps
+    assert all(enabled for enabled, _ in passes["steps"])
+    assert passes["measures"] and not any(graded for _, graded in passes["measures"])
+
+
+def test_attacked_images_are_predicted_once(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network and file see each distinct image in one batch, and accuracies are those of all."""
+    images, classes = subject.samples(8)
+    x, y = to_tensor(images), torch.from_numpy(classes)
+    attacked = adversarial.pgd(subject.net, x, y)
+    seen: dict[str, list[torch.Tensor]] = {"predict_torch": [], "predict_file": []}
+    expected = [
+        float((adversarial.predict_file(subject, moved).argmax(1) == classes).mean())
+        for moved in attacked
+    ]
+
+    def watch(name: str, real: Any) -> None:
+        def predict(of: Any, batch: torch.Tensor) -> Any:
+            seen[name].append(batch)
+            return real(of, batch)
+
+        monkeypatch.setattr(adversarial, name, predict)
+
+    for name in seen:
+        watch(name, getattr(adversarial, name))
+    section = Section(subject, "Attacks")
+    adversarial.measure_accuracy(section, subject.net, x, y, attacked)
+    for (batch,) in seen.values():
+        assert len(batch) == len(batch.unique(dim=0)) < 3 * len(adversarial.LIMITS) * len(x)
+    assert section.facts["pgd_accuracy"] == expected
